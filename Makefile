@@ -1,0 +1,46 @@
+# The tools that the targets use are in .venv, at the versions of requirements.txt.
+
+PYTHON ?= python3
+TEMPLATE ?= setupapidb.yml
+STACK ?= apidb
+PORT ?= 4566
+PARAMETERS ?=
+
+bin = .venv/bin
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: .venv/installed  ## start the stack on this machine (PORT=4566), until Ctrl-C
+	@$(bin)/python scripts/local.py --port $(PORT) --stack $(STACK) --template $(TEMPLATE) \
+		RequestsPerSecond=10000 RequestBurst=5000 $(PARAMETERS)
+
+test: check  ## check, then run all tests
+	@$(bin)/pytest tests
+
+check: .venv/installed  ## see that the template is valid, complete and small enough; write nothing
+	@$(bin)/python scripts/embed.py --check $(TEMPLATE)
+	@$(bin)/cfn-lint $(TEMPLATE)
+
+embed: .venv/installed  ## copy the handler into the template
+	@$(bin)/python scripts/embed.py $(TEMPLATE)
+
+deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAMETERS="Name=value")
+	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(PARAMETERS)
+
+teardown: .venv/installed  ## delete the stack on AWS, links and all (STACK=apidb)
+	@$(bin)/python scripts/stack.py teardown --stack $(STACK)
+
+lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
+	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
+	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("apidb needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing the tools into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+.PHONY: help run test check embed deploy teardown lock

@@ -1,0 +1,470 @@
+"""The link store behind the API of setupapidb.yml: one function, one table.
+
+lambda_handler() gets each request as a Lambda proxy event of API Gateway. A
+route, found by resource and httpMethod, reads or writes items of the table
+and returns a proxy response. `make embed` copies this file into the template.
+
+An item is a record, and what only the store sees: `owner`, with `created_at`
+the key of the newest-first index; `etag`, new at every write; and `url`, the
+whole URL if it is too long for the sort key `link`.
+"""
+
+import base64
+import hmac
+import ipaddress
+import json
+import os
+import re
+import time
+import traceback
+import uuid
+from datetime import datetime, timezone
+from urllib.parse import urlencode
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+# --- Settings
+
+TABLE = os.environ["TABLE"]
+INDEX = os.environ["INDEX"]
+CURSOR_KEY = os.environ["CURSOR_KEY"].encode()
+
+OWNER = "everyone"  # the one partition of the newest-first index
+LINK_BYTES = 8192
+SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
+LONG_LINK = "see url"  # the sort key of a longer link
+BODY_BYTES = 256 * 1024  # the largest record fits, each character escaped
+PAGE_BYTES = 2_000_000  # escaped once more it stays below Lambda's 6 MB
+
+# A call ends within 12 s: three attempts of 1 + 2 s, and waits. A request makes
+# at most two; the function has 25 s for them, and API Gateway 29 s for it.
+RETRIES = {"mode": "standard", "total_max_attempts": 3}
+CONFIG = Config(connect_timeout=1, read_timeout=2, retries=RETRIES)
+dynamodb = boto3.client("dynamodb", config=CONFIG)
+
+# --- Errors
+
+
+class Error(Exception):
+    """An answer other than success: a status, a sentence, and maybe headers."""
+
+    status = 500
+
+    def __init__(self, sentence, headers={}):
+        super().__init__(sentence)
+        self.headers = headers
+
+
+class BadRequest(Error): status = 400
+class NotFound(Error): status = 404
+class MethodNotAllowed(Error): status = 405
+class PreconditionFailed(Error): status = 412
+class ContentTooLarge(Error): status = 413
+class ServiceUnavailable(Error): status = 503
+
+
+# --- What a link is made of
+
+
+def text(name, value, most):
+    """Return value if it is a string of at most `most` characters, all valid in UTF-8."""
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} must be a string.")
+    if len(value) > most:
+        raise BadRequest(f"{name} must have at most {most} characters, not {len(value)}.")
+    if re.search("[\0\ud800-\udfff]", value):
+        raise BadRequest(f"{name} must not contain NUL or half a surrogate pair.")
+    return value
+
+
+def tags(name, value, most):
+    """Return value, without repetitions, if it is an array of at most `most` tags."""
+    if not isinstance(value, list) or len(value) > most:
+        raise BadRequest(f"{name} must be an array of at most {most} strings.")
+    for tag in value:
+        if not text(f"Each of {name}", tag, 64).strip():
+            raise BadRequest(f"Each of {name} must not be empty.")
+    return list(dict.fromkeys(value))
+
+
+# What may be said of a link besides its URL: the rule and the limit of a field.
+FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192)}
+RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS)
+
+
+def check(name, value):
+    """Return the value of a field as it is to be stored."""
+    if name not in FIELDS:
+        raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(FIELDS)} can.")
+    rule, most = FIELDS[name]
+    return rule(name, value, most)
+
+
+def canonical(link):
+    """Return the form of an absolute http(s) URL in which two that are equal are one link.
+
+    Scheme and host in lower case, no white space around it, no default port,
+    no path that is a lone slash (RFC 3986, 6.2.2.1 and 6.2.3); all else as is.
+    """
+    link = text("link", link, BODY_BYTES).strip()
+    if re.search(r"[\s\x00-\x1f\x7f-\x9f]", link):
+        raise BadRequest("link must not contain white space or control characters; a space is %20.")
+    parts = re.fullmatch(r"(https?)://([^/?#]*)(.*)", link, re.IGNORECASE)
+    if not parts:
+        raise BadRequest("link must be an absolute URL that starts with http:// or https://.")
+    scheme, authority, rest = parts[1].lower(), parts[2], parts[3]
+    # Browsers take a backslash for a slash, and would go to another host.
+    place = re.fullmatch(r"([^\\]*@)?(\[.*\]|[^][<>\\^|:@]+)(?::([0-9]{0,5}))?", authority)
+    if not place or int(place[3] or 0) > 65535:
+        raise BadRequest("link must have a host, and if any a port up to 65535, after the //.")
+    user, host, port = place[1] or "", place[2].lower(), place[3]
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise BadRequest("link must have an IPv6 address between [ and ].") from None
+    port = f":{port}" if port and int(port) != {"http": 80, "https": 443}[scheme] else ""
+    link = f"{scheme}://{user}{host}{port}{rest if rest != '/' else ''}"
+    if len(link.encode()) > LINK_BYTES:
+        raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
+    return link
+
+
+# --- Storage
+
+
+def link_id_of(link):
+    """Return the UUIDv5 of a canonical URL (RFC 9562, 5.5): one URL, one id, one item."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, link))
+
+
+def encode(value):
+    """Return a string or a list of strings as DynamoDB takes it."""
+    return {"S": value} if isinstance(value, str) else {"L": [encode(each) for each in value]}
+
+
+def decode(attribute):
+    """Return what encode() was given."""
+    return attribute["S"] if "S" in attribute else [decode(each) for each in attribute["L"]]
+
+
+def record_of(item):
+    """Return the record that clients see of an item."""
+    record = {name: decode(item[name]) for name in RECORD if name in item}
+    if "url" in item:
+        record["link"] = decode(item["url"])
+    return record
+
+
+def etag_of(item):
+    return f'"{decode(item["etag"])}"'
+
+
+def stamp():
+    """Return what each write renews: updated_at (RFC 3339, UTC, milliseconds) and etag."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return {"updated_at": now.replace("+00:00", "Z"), "etag": uuid.uuid4().hex}
+
+
+def find(link_id):
+    """Return the item with this id as it is now, or None."""
+    if not 0 < len(link_id) <= 64:
+        return None
+    page = dynamodb.query(
+        TableName=TABLE,
+        KeyConditionExpression="link_id = :link_id",
+        ExpressionAttributeValues={":link_id": encode(link_id)},
+        ConsistentRead=True,
+    )
+    return next(iter(page["Items"]), None)
+
+
+def newest(count, start):
+    """Return up to `count` items, but 1 MB, newest first, and whether more may follow.
+
+    `start` is the index key after which they come, None for the first.
+    """
+    names = {f"#{name}": name for name in ("url", *RECORD)}
+    page = dynamodb.query(
+        TableName=TABLE,
+        IndexName=INDEX,
+        KeyConditionExpression="#owner = :owner",
+        ExpressionAttributeNames={"#owner": "owner", **names},
+        ExpressionAttributeValues={":owner": encode(OWNER)},
+        ProjectionExpression=", ".join(names),
+        ScanIndexForward=False,
+        Limit=count,
+        **({"ExclusiveStartKey": start} if start else {}),
+    )
+    return page["Items"], "LastEvaluatedKey" in page
+
+
+def cursor_of(item):
+    """Return an opaque text from which start_of() has the index key of an item."""
+    key = "\n".join(decode(item[name]) for name in ("created_at", "link_id", "link")).encode()
+    return base64.urlsafe_b64encode(seal(key) + key).decode().rstrip("=")
+
+
+def start_of(cursor):
+    try:
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except ValueError:
+        data = b""
+    if not hmac.compare_digest(data[:12], seal(data[12:])):
+        raise BadRequest("cursor must be one from a Link header of this API.")
+    names = ("owner", "created_at", "link_id", "link")
+    return dict(zip(names, map(encode, [OWNER, *data[12:].decode().split("\n")])))
+
+
+def seal(key):
+    """Return what a damaged or made-up cursor lacks. It keeps no secret."""
+    return hmac.digest(CURSOR_KEY, key, "sha256")[:12]
+
+
+def write(operation, etag, **request):
+    """Do a conditional write that leaves an item with this etag, or None for no item.
+
+    Return whether it is done, and the item as the operation returns it, or
+    else the one that is there, {} for none. When an answer is lost the SDK
+    writes again, and fails on what it did before: the etag tells.
+    """
+    request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    try:
+        return True, operation(TableName=TABLE, **request).get("Attributes", {})
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        item = error.response.get("Item", {})
+        again = error.response["ResponseMetadata"]["RetryAttempts"] > 0
+        return again and item.get("etag") == (etag and encode(etag)), item
+
+
+# --- Routes
+
+
+class Request:
+    """What the routes want of an event; BadRequest where the client got it wrong."""
+
+    def __init__(self, event):
+        self.event = event
+        self.link_id = (event["pathParameters"] or {}).get("link_id", "")
+        # Header lines of one name are one list (RFC 9110, 5.3).
+        headers = event["multiValueHeaders"] or {}
+        self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
+        scheme = self.headers.get("x-forwarded-proto", "http")
+        path = event["requestContext"]["path"].rstrip("/")
+        self.url = f"{scheme}://{self.headers.get('host', '')}{path}"
+
+    def query(self, *names):
+        """Return the query parameters as a dict; these are the ones there may be."""
+        given = self.event["multiValueQueryStringParameters"] or {}
+        if not set(given) <= set(names) or any(len(values) > 1 for values in given.values()):
+            known = ", ".join(names)
+            raise BadRequest(f"The query may have {known}, each once; an & inside one is %26.")
+        return {name: values[0] for name, values in given.items()}
+
+    def json(self):
+        """Return the JSON object in the body, whatever its Content-Type."""
+        body = self.event["body"] or ""
+        if len(body) > BODY_BYTES:
+            raise ContentTooLarge(f"The body must have at most {BODY_BYTES} bytes.")
+        try:
+            if self.event["isBase64Encoded"]:
+                body = base64.b64decode(body, validate=True).decode()
+            value = json.loads(body, object_pairs_hook=unique)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise BadRequest('The body must be a JSON object: {"link": "https://example.com"}.')
+        return value
+
+    def etags(self, name):
+        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), [""] if not sent."""
+        return [etag.strip() for etag in self.headers.get(name, "").split(",")]
+
+
+def unique(members):
+    """Return a JSON object's members as a dict if no two have one name (RFC 8259, 4)."""
+    if len(dict(members)) < len(members):
+        raise BadRequest("The body must not name a member of an object twice.")
+    return dict(members)
+
+
+def to_json(value):
+    return json.dumps(value, ensure_ascii=False)
+
+
+def reply(status, body="", headers={}):
+    """Return a proxy response with a body of JSON."""
+    common = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "ETag, Link, Location",
+        "Content-Type": "application/json",
+    }
+    return {"statusCode": status, "headers": common | headers, "body": body and body + "\n"}
+
+
+def reply_item(status, item, headers={}):
+    return reply(status, to_json(record_of(item)), {"ETag": etag_of(item)} | headers)
+
+
+def existing(item, request):
+    """Return the item if there is one; NotFound if not."""
+    if not item:
+        raise NotFound(f"There is no link with the id {request.link_id[:64]!r}.")
+    return item
+
+
+def rewrite(request, operation, etag, values, **expressions):
+    """Change or delete the item that the path names, if If-Match allows; return the new one."""
+    item = existing(find(request.link_id), request)
+    condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
+    wanted = request.etags("if-match")
+    if wanted not in ([""], ["*"]):
+        condition += " AND etag = :seen"
+        values[":seen"] = item["etag"] if etag_of(item) in wanted else encode("")
+    done, item = write(
+        operation,
+        etag,
+        Key={"link_id": item["link_id"], "link": item["link"]},
+        ConditionExpression=condition,
+        ExpressionAttributeValues=values,
+        **expressions,
+    )
+    if done:
+        return item
+    etag = etag_of(existing(item, request))
+    raise PreconditionFailed(f"If-Match is not what the link's ETag is now, {etag}.")
+
+
+def store(request):
+    """POST /link: store a link, or return the one that is there for this URL."""
+    given = request.json()
+    link = canonical(given.pop("link", None))
+    fields = {name: check(name, value) for name, value in given.items()}
+    now = stamp()
+    item = {"link_id": link_id_of(link), "link": link, "owner": OWNER, **now, **fields}
+    item["created_at"] = now["updated_at"]
+    if len(link.encode()) > SORT_KEY_BYTES:
+        item |= {"link": LONG_LINK, "url": link}
+    item = {name: encode(value) for name, value in item.items()}
+    new, there = write(
+        dynamodb.put_item,
+        now["etag"],
+        Item=item,
+        ConditionExpression="attribute_not_exists(link_id)",
+    )
+    location = {"Location": f"{request.url}/{link_id_of(link)}"}
+    return reply_item(201, item, location) if new else reply_item(200, there, location)
+
+
+def list_links(request):
+    """GET /link: a page of links, newest first, or the one that has the URL asked for."""
+    query = request.query("limit", "cursor", "link")
+    limit = query.get("limit", "100")
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
+        raise BadRequest("limit must be a whole number from 1 to 1000.")
+    start = start_of(query["cursor"]) if "cursor" in query else None
+    if "link" in query:
+        item = find(link_id_of(canonical(query["link"])))
+        return reply(200, to_json([record_of(item)] if item else []))
+    # One more than the page shows whether another one follows.
+    items, more = newest(int(limit) + 1, start)
+    lines, size = [], 0
+    for item in items[: int(limit)]:
+        line = to_json(record_of(item))
+        size += len(line.encode())
+        if lines and size > PAGE_BYTES:
+            break
+        lines.append(line)
+    headers = {}
+    if more or len(lines) < len(items):
+        following = urlencode(query | {"cursor": cursor_of(items[len(lines) - 1])})
+        headers["Link"] = f'<{request.url}?{following}>; rel="next"'
+    return reply(200, "[" + ",\n".join(lines) + "]", headers)
+
+
+def read(request):
+    """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
+    item = existing(find(request.link_id), request)
+    # The comparison is the weak one (RFC 9110, 13.1.2).
+    seen = [etag.removeprefix("W/") for etag in request.etags("if-none-match")]
+    if seen == ["*"] or etag_of(item) in seen:
+        return reply(304, headers={"ETag": etag_of(item)})
+    return reply_item(200, item)
+
+
+def change(request):
+    """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
+    values = stamp()
+    for name, value in request.json().items():
+        values[name] = None if value is None and name in FIELDS else check(name, value)
+    kept = {name: value for name, value in values.items() if value is not None}
+    update = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
+    if len(kept) < len(values):
+        update += " REMOVE " + ", ".join(f"#{name}" for name in values if name not in kept)
+    item = rewrite(
+        request,
+        dynamodb.update_item,
+        values["etag"],
+        {f":{name}": encode(value) for name, value in kept.items()},
+        UpdateExpression=update,
+        ExpressionAttributeNames={f"#{name}": name for name in values},
+        ReturnValues="ALL_NEW",
+    )
+    return reply_item(200, item)
+
+
+def remove(request):
+    """DELETE /link/{link_id}: forget a link."""
+    rewrite(request, dynamodb.delete_item, None, {})
+    return reply(204)
+
+
+ROUTES = {
+    "/link": {"GET": list_links, "POST": store},
+    "/link/{link_id}": {"GET": read, "PATCH": change, "DELETE": remove},
+}
+
+# --- Entry point
+
+
+def is_transient(error):
+    """Return whether it is a failure at which the SDK tried again, in vain."""
+    if isinstance(error, ClientError):
+        gave_up = {"MaxAttemptsReached", "RetryQuotaReached"}
+        return not gave_up.isdisjoint(error.response["ResponseMetadata"])
+    return isinstance(error, (ConnectionError, HTTPClientError))
+
+
+def dispatch(event):
+    """Return the answer of the route that the event is for."""
+    method, routes = event["httpMethod"], ROUTES[event["resource"]]
+    # HEAD is GET without a body (RFC 9110, 9.3.2).
+    route = routes.get("GET" if method == "HEAD" else method)
+    if not route:
+        allowed = ", ".join([*routes, "HEAD", "OPTIONS"])
+        raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
+    answer = route(Request(event))
+    return answer | {"body": ""} if method == "HEAD" else answer
+
+
+def lambda_handler(event, context):
+    """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line."""
+    start = time.perf_counter()
+    reference = event["requestContext"]["requestId"]
+    log = {"level": "INFO", "method": event["httpMethod"], "resource": event["resource"]}
+    try:
+        answer = dispatch(event)
+    except Exception as error:
+        if not isinstance(error, Error):
+            log |= {"level": "ERROR", "error": traceback.format_exc()}
+            if is_transient(error):
+                error = ServiceUnavailable("The store is busy; try again soon.", {"Retry-After": "1"})
+            else:
+                error = Error("Something went wrong here; the log has it under the reference.")
+        body = to_json({"Error": str(error), "Reference": reference})
+        answer = reply(error.status, body, error.headers)
+    ms = round((time.perf_counter() - start) * 1000, 1)
+    print(json.dumps(log | {"status": answer["statusCode"], "ms": ms, "request_id": reference}))
+    return answer

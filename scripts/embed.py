@@ -1,0 +1,108 @@
+"""Put a template's sources into it: `embed.py` writes, `embed.py --check` only looks.
+
+A resource with `Metadata: {Source: handler/index.py}` gets that file, whose
+path starts at the template's folder, as its `Code.ZipFile`. The logical ID of
+the API's deployment ends in a hash over what a deployment publishes, so that
+an update of the stack makes a new one when, and only when, that changed.
+"""
+
+import argparse
+import hashlib
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import yaml
+
+MOST_BYTES = 51_200  # what create-stack takes as --template-body (CloudFormation quotas)
+WARN_BYTES = 48_000
+# What AWS::ApiGateway::Deployment takes a snapshot of.
+PUBLISHED = {
+    f"AWS::ApiGateway::{kind}"
+    for kind in (
+        "Authorizer",
+        "GatewayResponse",
+        "Method",
+        "Model",
+        "RequestValidator",
+        "Resource",
+        "RestApi",
+    )
+}
+
+
+def child(node, *path):
+    """Return the YAML node below a mapping node, by keys; None if it is not there."""
+    for name in path:
+        members = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in members if key.value == name), None)
+    return node
+
+
+def resources(text):
+    """Return the YAML nodes of a template's resources by logical ID."""
+    return {key.value: node for key, node in child(yaml.compose(text), "Resources").value}
+
+
+def deployment_hash(text):
+    """Return ten hex digits that change when what a deployment publishes does; not with comments."""
+    published = {
+        name: yaml.serialize(node)
+        for name, node in resources(text).items()
+        if child(node, "Type").value in PUBLISHED
+    }
+    return hashlib.sha256(repr(sorted(published.items())).encode()).hexdigest()[:10]
+
+
+def embed(template):
+    """Return the text that the template at this path should have. ValueError says what hinders it."""
+    text = template.read_text()
+    places = []
+    for node in resources(text).values():
+        source = child(node, "Metadata", "Source")
+        if source:
+            path = template.parent / source.value
+            places.append((child(node, "Properties", "Code", "ZipFile"), path))
+    # From the end, so that what is replaced moves none of the places before it.
+    for block, path in sorted(places, key=lambda place: -place[0].start_mark.index):
+        code = path.read_text()
+        if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]|[ ]\n", code):
+            raise ValueError(
+                f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"
+                " a line, and end in one line feed, or YAML would not give it back as it is."
+            )
+        indent = " " * (text[: block.start_mark.index].split("\n")[-1].index("ZipFile") + 2)
+        start, end = block.start_mark.index, block.end_mark.index
+        end = start + len(text[start:end].rstrip()) + 1
+        text = text[:start] + "|\n" + textwrap.indent(code, indent) + text[end:]
+    for name, node in resources(text).items():
+        if child(node, "Type").value == "AWS::ApiGateway::Deployment":
+            stem = re.sub("[0-9a-f]{10}$", "", name)
+            text = re.sub(rf"\b{name}\b", stem + deployment_hash(text), text)
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("template", nargs="?", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
+    options = parser.parse_args()
+    try:
+        before, after = options.template.read_text(), embed(options.template)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    size = len(after.encode())
+    print(f"{options.template}: {size:,} of {MOST_BYTES:,} bytes")
+    if size > MOST_BYTES:
+        sys.exit(f"That is more than create-stack takes. Make {options.template} or its sources shorter.")
+    if size > WARN_BYTES:
+        print("That is close to what create-stack takes.")
+    if before != after:
+        if options.check:
+            sys.exit(f"{options.template} does not match its sources. Run: make embed")
+        options.template.write_text(after)
+
+
+if __name__ == "__main__":
+    main()

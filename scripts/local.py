@@ -1,0 +1,154 @@
+"""Run a single-file stack on this machine: a local AWS engine, and the stack deployed on it.
+
+The engine is ministack. It listens on 127.0.0.1 only, enforces IAM, and keeps
+what it holds in a folder, so that links survive a stop and a new start.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+import stack
+
+
+class EngineError(Exception):
+    """Why the engine does not run, as a sentence for the person who runs the command."""
+
+
+class Engine(NamedTuple):
+    """A running engine, and the environment in which AWS's SDKs and command line reach it."""
+
+    process: subprocess.Popen
+    settings: dict
+
+
+@contextlib.contextmanager
+def engine(port, state=None):
+    """Run the engine at 127.0.0.1:port while the block does; give an Engine.
+
+    `state` is the folder that keeps its data after a clean end, None for none.
+    EngineError if the port is taken or it does not start.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise EngineError(
+                f"Port {port} is in use. Stop what listens there, or take another: make run PORT=4577"
+            )
+    with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
+        settings = {
+            "PATH": os.environ["PATH"],
+            "HOME": scratch,
+            "TMPDIR": scratch,
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(port),
+            "AUTH": "true",
+            "PERSIST_STATE": "1" if state else "0",
+            "STATE_DIR": str(state or scratch),
+            "LOG_LEVEL": "WARNING",
+            # It would listen for other services, and clean up in Docker, too.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "DOCKER_HOST": f"unix://{scratch}/no-docker",
+        }
+        log = Path(scratch, "engine.log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ministack"],
+                env=settings,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C must reach this program only, which then ends the engine.
+                start_new_session=True,
+            )
+        try:
+            wait_for(process, port, log)
+            local = {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "NO_PROXY": "127.0.0.1,localhost",
+                "no_proxy": "127.0.0.1,localhost",
+            }
+            others = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+            yield Engine(process, others | local)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(process, port, log):
+    """Return when the engine answers; EngineError when it ends, or does not within a minute."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            direct.open(f"http://127.0.0.1:{port}/_ministack/ready", timeout=5).close()
+            return
+        time.sleep(0.05)
+    raise EngineError(f"The local engine did not start:\n{log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def only_one(state):
+    """Hold the state folder while the block runs; EngineError if another program does."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EngineError(f"It runs already, with the data in {state}. Stop it first.") from None
+        yield
+
+
+def stop(*_):
+    """End the program in order, once: a second Ctrl-C must not cut off what the first began."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=4566)
+    parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
+    parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
+    parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
+    options = parser.parse_args()
+    for number in STOPS:
+        signal.signal(number, stop)
+    try:
+        with only_one(options.state), engine(options.port, options.state.resolve()) as running:
+            os.environ.clear()
+            os.environ.update(running.settings)
+            parameters = stack.pairs(options.parameters)
+            stack.show(stack.deploy(options.stack, options.template, parameters))
+            print(f"Ctrl-C stops it. The links stay in {options.state} for the next time.", flush=True)
+            running.process.wait()
+            raise EngineError("The local engine has ended by itself.")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    except (EngineError, stack.StackError, ClientError, BotoCoreError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
