@@ -440,13 +440,11 @@ def is_transient(error):
 def dispatch(event):
     """Return the answer of the route that the event is for."""
     method, routes = event["httpMethod"], ROUTES[event["resource"]]
-    # HEAD is GET without a body (RFC 9110, 9.3.2).
     route = routes.get("GET" if method == "HEAD" else method)
     if not route:
         allowed = ", ".join([*routes, "HEAD", "OPTIONS"])
         raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
-    answer = route(Request(event))
-    return answer | {"body": ""} if method == "HEAD" else answer
+    return route(Request(event))
 
 
 def lambda_handler(event, context):
@@ -465,6 +463,8 @@ def lambda_handler(event, context):
                 error = Error("Something went wrong here; the log has it under the reference.")
         body = to_json({"Error": str(error), "Reference": reference})
         answer = reply(error.status, body, error.headers)
+    if event["httpMethod"] == "HEAD":  # is GET without a body (RFC 9110, 9.3.2)
+        answer["body"] = ""
     ms = round((time.perf_counter() - start) * 1000, 1)
     print(json.dumps(log | {"status": answer["statusCode"], "ms": ms, "request_id": reference}))
     return answer

@@ -130,19 +130,18 @@ def teardown(name):
         raise StackError(f"Stack {name} is in status {status}. {cause}")
 
 
-def reachable(url):
-    """Return the URL at which the API answers: on a local engine it is another one than on AWS."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if not endpoint.port:
+def reachable(url, endpoint):
+    """Return where the API with this APIUrl answers: on a local engine's endpoint, if any, or on AWS."""
+    if not endpoint:
         return url
     aws = urlsplit(url)
     api_id = aws.netloc.split(".")[0]
-    return f"http://{api_id}.execute-api.localhost:{endpoint.port}{aws.path}"
+    return f"http://{api_id}.execute-api.localhost:{urlsplit(endpoint).port}{aws.path}"
 
 
 def show(outputs):
     """Print the API's URL and commands to try."""
-    url = reachable(outputs["APIUrl"])
+    url = reachable(outputs["APIUrl"], os.environ.get("AWS_ENDPOINT_URL"))
     print(
         f"\nThe API is at {url}\n\nStore a link, and list the links:\n\n"
         f"""  curl -X POST -d '{{"link": "https://www.google.com"}}' {url}\n"""

@@ -1,0 +1,232 @@
+"""The two ways to the API that the tests share, and the stack behind each.
+
+`api` runs a test twice: once it hands recorded events of API Gateway to the
+handler, on moto's DynamoDB; once it sends HTTP requests to the whole stack on
+the local engine, deployed from the template with IAM enforced.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx
+import moto
+import pytest
+from cfnlint.decode import decode
+
+import local
+import stack
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = ROOT / "setupapidb.yml"
+NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
+
+
+class Api:
+    """A client of the API, with what every answer of it must be like.
+
+    `send` takes a method, a path below the stage, headers and a body, and
+    returns an httpx.Response.
+    """
+
+    def __init__(self, send):
+        self.send = send
+
+    def __call__(self, method, path, body=None, headers=None):
+        if not isinstance(body, (str, bytes, type(None))):
+            body = json.dumps(body)
+        answer = self.send(method, path, headers or {}, body)
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        exposed = answer.headers["Access-Control-Expose-Headers"].replace(" ", "").split(",")
+        assert sorted(exposed) == ["ETag", "Link", "Location"]
+        if answer.content:
+            assert answer.headers["Content-Type"] == "application/json"
+        if answer.status_code >= 400 and method != "HEAD":
+            assert answer.json().keys() == {"Error", "Reference"}
+            assert answer.json()["Error"].endswith("."), "an error is a sentence"
+            assert answer.json()["Reference"]
+        return answer
+
+    def post(self, link, **fields):
+        """Store a link and return its record."""
+        answer = self("POST", "/link", {"link": link, **fields})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def pages(self, path="/link"):
+        """Yield the pages of a list, by its next links."""
+        while path:
+            answer = self("GET", path)
+            assert answer.status_code == 200, answer.text
+            yield answer.json()
+            following = answer.links.get("next", {}).get("url", "")
+            path = following and "/" + following.split("/", 4)[4]
+
+    def all(self, path="/link"):
+        return [record for page in self.pages(path) for record in page]
+
+    def refuses(self, status, sentence, *request, **more):
+        """Send a request that must be refused so, and must leave the links as they are."""
+        before = self.all()
+        answer = self(*request, **more)
+        assert (answer.status_code, self.all()) == (status, before), answer.text
+        assert re.search(sentence, answer.json()["Error"]), answer.text
+        return answer
+
+
+def recorded(method, path, headers, body):
+    """Return the event of a request: the recorded one, with what the request has of its own."""
+    event = json.loads((Path(__file__).parent / "events" / "aws.json").read_text())
+    parts = urlsplit(path)
+    segments = parts.path.strip("/").split("/")
+    event["resource"] = "/link" if len(segments) == 1 else "/link/{link_id}"
+    event["path"] = unquote(parts.path)
+    event["httpMethod"] = event["requestContext"]["httpMethod"] = method
+    event["requestContext"]["path"] = "/prod" + parts.path
+    event["requestContext"]["resourcePath"] = event["resource"]
+    if len(segments) > 1:
+        event["pathParameters"] = {"link_id": unquote(segments[1])}
+    if parts.query:
+        query = parse_qs(parts.query, keep_blank_values=True)
+        event["multiValueQueryStringParameters"] = query
+        event["queryStringParameters"] = {name: values[-1] for name, values in query.items()}
+    event["multiValueHeaders"] |= {name: [value] for name, value in headers.items()}
+    event["headers"] = {name: values[-1] for name, values in event["multiValueHeaders"].items()}
+    event["body"] = body.decode(errors="replace") if isinstance(body, bytes) else body
+    return event
+
+
+def proxy_response(answer):
+    """Return the HTTP response that API Gateway makes of a proxy response, or fail where it cannot."""
+    answer = json.loads(json.dumps(answer))
+    assert answer.keys() == {"statusCode", "headers", "body"}
+    assert isinstance(answer["statusCode"], int) and isinstance(answer["body"], str)
+    assert all(isinstance(value, str) for value in answer["headers"].values())
+    assert not re.search(r"[\r\n]", "".join(answer["headers"].values()))
+    body = answer["body"].encode()
+    return httpx.Response(answer["statusCode"], headers=answer["headers"], content=body)
+
+
+@pytest.fixture(scope="session")
+def template():
+    """The template as a dict, with its intrinsic functions as Fn::... and Ref."""
+    content, problems = decode(str(TEMPLATE))
+    assert not problems
+    return content
+
+
+@pytest.fixture(scope="session")
+def module(template):
+    """The handler, as a module, whose AWS is moto's."""
+    function = template["Resources"]["Function"]["Properties"]
+    settings = {"TABLE": "links", "CURSOR_KEY": "arn:aws:cloudformation:the-stack"}
+    settings = function["Environment"]["Variables"] | settings | {"AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as environment, moto.mock_aws():
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
+        index = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(index)
+        yield index
+
+
+@pytest.fixture
+def handler(template, module):
+    """The handler on an empty table, which moto makes from the template's."""
+    table = template["Resources"]["Table"]["Properties"]
+    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    module.dynamodb.create_table(TableName="links", **{name: plain(table[name]) for name in shape})
+    yield module
+    module.dynamodb.delete_table(TableName="links")
+
+
+def plain(value):
+    """Return a part of the template without the classes that cfn-lint gives it."""
+    return json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def events_api(handler):
+    return Api(lambda *request: proxy_response(handler.lambda_handler(recorded(*request), None)))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """A local engine of this test run."""
+    with local.engine(free_port()) as running:
+        yield running
+
+
+def aws(engine, *arguments, fails=False):
+    """Run the AWS CLI on the local engine; return what it printed, as JSON if it is."""
+    command = [sys.executable, "-m", "awscli", *arguments]
+    done = subprocess.run(command, env=engine.settings, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode != 0) == fails, done.stderr
+    if fails:
+        return done.stderr
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def create_stack(engine, name, parameters=NEVER_THROTTLED, template=TEMPLATE):
+    """Create a stack as the README does, with these parameters; return its APIUrl."""
+    given = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
+    aws(
+        engine,
+        *f"cloudformation create-stack --stack-name {name} --template-body file://{template}".split(),
+        *"--capabilities CAPABILITY_NAMED_IAM --parameters".split(),
+        *given,
+    )
+    aws(engine, *f"cloudformation wait stack-create-complete --stack-name {name}".split())
+    (described,) = aws(engine, *f"cloudformation describe-stacks --stack-name {name}".split())["Stacks"]
+    assert described["StackStatus"] == "CREATE_COMPLETE"
+    return {each["OutputKey"]: each["OutputValue"] for each in described["Outputs"]}["APIUrl"]
+
+
+@contextlib.contextmanager
+def http_api(engine, url):
+    """Give an Api for the stack whose output APIUrl is this, by HTTP to the engine."""
+    at = urlsplit(stack.reachable(url, engine.settings["AWS_ENDPOINT_URL"]))
+    # Not every system resolves *.localhost for every client, so the host goes into the header.
+    base = f"http://127.0.0.1:{at.port}{at.path.removesuffix('/link')}"
+    with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False) as client:
+        yield Api(
+            lambda method, path, headers, body: client.request(
+                method, base + path, headers=headers, content=body
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def deployed(engine):
+    """An Api for a stack on the local engine; `stack_api` empties it for each test."""
+    with http_api(engine, create_stack(engine, "tests")) as api:
+        yield api
+
+
+@pytest.fixture
+def stack_api(deployed):
+    for record in deployed.all("/link?limit=1000"):
+        assert deployed("DELETE", f"/link/{record['link_id']}").status_code == 204
+    return deployed
+
+
+@pytest.fixture(params=["events", "stack"])
+def api(request):
+    return request.getfixturevalue(f"{request.param}_api")
