@@ -66,8 +66,8 @@ def embed(template):
             places.append((child(node, "Properties", "Code", "ZipFile"), path))
     # From the end, so that what is replaced moves none of the places before it.
     for block, path in sorted(places, key=lambda place: -place[0].start_mark.index):
-        code = path.read_text()
-        if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]|[ ]\n", code):
+        code = path.read_bytes().decode()
+        if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]| \n", code):
             raise ValueError(
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"
                 " a line, and end in one line feed, or YAML would not give it back as it is."

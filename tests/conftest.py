@@ -83,7 +83,7 @@ class Api:
 
 def recorded(method, path, headers, body):
     """Return the event of a request: the recorded one, with what the request has of its own."""
-    event = json.loads((Path(__file__).parent / "events" / "aws.json").read_text())
+    event = json.loads((Path(__file__).parent / "events" / "get.json").read_text())
     parts = urlsplit(path)
     segments = parts.path.strip("/").split("/")
     event["resource"] = "/link" if len(segments) == 1 else "/link/{link_id}"

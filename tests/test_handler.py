@@ -1,0 +1,259 @@
+"""What only the handler alone can show: failures of DynamoDB, the log, odd events."""
+
+import base64
+import json
+import re
+
+import botocore.exceptions
+import pytest
+from botocore.awsrequest import AWSResponse
+from conftest import Api, proxy_response, recorded
+
+GOOGLE = "https://www.google.com"
+LINK = {"link": GOOGLE}
+
+
+@pytest.fixture
+def api(events_api):
+    return events_api
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """Let the SDK try again at once."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def before_send(handler, no_waiting):
+    """Let a test answer the handler's requests to DynamoDB in the place of moto."""
+    registered = []
+
+    def register(answer):
+        handler.dynamodb.meta.events.register_first("before-send.dynamodb", answer)
+        registered.append(answer)
+
+    yield register
+    for answer in registered:
+        handler.dynamodb.meta.events.unregister("before-send.dynamodb", answer)
+
+
+class Raw:
+    """The body of an HTTP response as botocore reads it."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def stream(self, **_):
+        yield self.content
+
+
+def failing(status, code):
+    """Return a function that answers every request with this error of DynamoDB's."""
+
+    def answer(request, **_):
+        body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "no"})
+        return AWSResponse(request.url, status, {}, Raw(body.encode()))
+
+    return answer
+
+
+def raising(error):
+    def answer(request, **_):
+        raise error
+
+    return answer
+
+
+REQUESTS = [
+    ("POST", "/link", LINK),
+    ("GET", "/link", None),
+    ("GET", "/link/x", None),
+    ("PATCH", "/link/x", {"title": "T"}),
+    ("DELETE", "/link/x", None),
+]
+URL = "https://dynamodb.example"
+TRANSIENT = {
+    "throttled": failing(400, "ProvisionedThroughputExceededException"),
+    "throttled on demand": failing(400, "ThrottlingException"),
+    "over the account's limit": failing(400, "RequestLimitExceeded"),
+    "broken": failing(500, "InternalServerError"),
+    "away": failing(503, "ServiceUnavailable"),
+    "no connection": raising(botocore.exceptions.EndpointConnectionError(endpoint_url=URL)),
+    "no connection in time": raising(botocore.exceptions.ConnectTimeoutError(endpoint_url=URL)),
+    "no answer in time": raising(botocore.exceptions.ReadTimeoutError(endpoint_url=URL)),
+    "connection lost": raising(botocore.exceptions.ConnectionClosedError(endpoint_url=URL)),
+}
+LASTING = {
+    "access denied": failing(400, "AccessDeniedException"),
+    "no table": failing(400, "ResourceNotFoundException"),
+    "not understood": failing(400, "ValidationException"),
+    "no credentials": raising(botocore.exceptions.NoCredentialsError()),
+    "a bug": raising(KeyError("secret of the inside")),
+}
+
+
+def last_log(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request[0]} {request[1]}")
+@pytest.mark.parametrize("case", TRANSIENT)
+def test_when_dynamodb_fails_for_now(api, before_send, capsys, request_, case):
+    before_send(TRANSIENT[case])
+    answer = api(*request_)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json()["Error"] == "The store is busy; try again soon."
+    log = last_log(capsys)
+    assert (log["status"], log["level"]) == (503, "ERROR")
+    assert "Traceback" in log["error"] and "botocore" in log["error"]
+    assert log["request_id"] == answer.json()["Reference"]
+
+
+@pytest.mark.parametrize("case", LASTING)
+def test_when_something_else_fails(api, before_send, capsys, case):
+    before_send(LASTING[case])
+    answer = api("GET", "/link")
+    assert answer.status_code == 500
+    assert answer.json()["Error"] == "Something went wrong here; the log has it under the reference."
+    assert "Retry-After" not in answer.headers
+    log = last_log(capsys)
+    assert (log["status"], log["level"]) == (500, "ERROR")
+    assert "Traceback" in log["error"]
+    assert log["request_id"] == answer.json()["Reference"]
+
+
+def test_a_failure_that_passes_is_tried_again(api, before_send):
+    attempts = []
+
+    def twice(request, **more):
+        attempts.append(request)
+        return TRANSIENT["broken"](request) if len(attempts) < 3 else None
+
+    before_send(twice)
+    assert api("POST", "/link", LINK).status_code == 201
+    assert len(attempts) == 3
+
+
+@pytest.fixture
+def lose_answers(handler, no_waiting):
+    """Lose DynamoDB's first answer to each write: it is done, and the SDK does it again."""
+
+    def again(attempts, operation, **_):
+        if attempts == 1 and operation.name in ("PutItem", "UpdateItem", "DeleteItem"):
+            return 0
+
+    handler.dynamodb.meta.events.register("needs-retry.dynamodb", again)
+    yield
+    handler.dynamodb.meta.events.unregister("needs-retry.dynamodb", again)
+
+
+def test_a_lost_answer_of_dynamodb_changes_no_answer(api, lose_answers):
+    posted = api("POST", "/link", LINK)
+    path = f"/link/{posted.json()['link_id']}"
+    assert posted.status_code == 201
+    assert api("POST", "/link", LINK).status_code == 200
+    seen = {"If-Match": posted.headers["ETag"]}
+    patched = api("PATCH", path, {"title": "T"}, seen)
+    assert (patched.status_code, patched.json()["title"]) == (200, "T")
+    assert api("PATCH", path, {"title": "U"}, seen).status_code == 412
+    assert api("GET", path).json() == patched.json()
+    assert api("DELETE", path).status_code == 204
+    assert api("DELETE", path).status_code == 404
+
+
+def test_a_link_that_goes_during_a_change_stays_away(handler, api, monkeypatch):
+    record = api.post(GOOGLE)
+    path = f"/link/{record['link_id']}"
+    find = handler.find
+
+    def find_and_delete(link_id):
+        item = find(link_id)
+        handler.dynamodb.delete_item(
+            TableName="links", Key={name: item[name] for name in ("link_id", "link")}
+        )
+        return item
+
+    for method, body in (("PATCH", {"title": "T"}), ("DELETE", None)):
+        monkeypatch.setattr(handler, "find", find_and_delete)
+        assert api(method, path, body).status_code == 404
+        monkeypatch.undo()
+        assert api.all() == []
+        api.post(GOOGLE)
+
+
+# --- The log
+
+
+def test_a_request_is_logged_in_one_line(api, capsys):
+    secret = {"link": "https://user:password@example.com/", "title": "secret", "notes": "secret"}
+    link_id = api("POST", "/link", secret, {"x-api-key": "secret"}).json()["link_id"]
+    api("GET", f"/link/{link_id}", headers={"Authorization": "secret"})
+    api("GET", "/link?limit=secret")
+    api("POST", "/link", {"secret": 1})
+    api("PATCH", f"/link/{link_id}", '{"secret')
+    out = capsys.readouterr().out
+    assert "secret" not in out and "password" not in out
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["method"], line["resource"], line["status"]) for line in lines] == [
+        ("POST", "/link", 201),
+        ("GET", "/link/{link_id}", 200),
+        ("GET", "/link", 400),
+        ("POST", "/link", 400),
+        ("PATCH", "/link/{link_id}", 400),
+    ]
+    for line in lines:
+        assert line.keys() == {"level", "method", "resource", "status", "ms", "request_id"}
+        assert line["ms"] >= 0 and line["request_id"] == recorded("GET", "/link", {}, None)[
+            "requestContext"]["requestId"]
+        assert len(json.dumps(line)) <= 400
+
+
+# --- Events
+
+
+@pytest.mark.parametrize(
+    "body, status",
+    [
+        (base64.b64encode(json.dumps(LINK).encode()).decode(), 201),
+        (base64.b64encode(b'{"link": "https://example.com/\xff"}').decode(), 400),
+        (base64.b64encode(b"x").decode(), 400),
+        ("not base64!", 400),
+        ("e30", 400),
+        ("\u00e9", 400),
+        ("", 400),
+    ],
+)
+def test_a_body_in_base64(handler, body, status):
+    def send(*request):
+        event = recorded(*request[:3], body) | {"isBase64Encoded": True}
+        return proxy_response(handler.lambda_handler(event, None))
+
+    answer = Api(send)("POST", "/link")
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert re.match("The body must be a JSON object", answer.json()["Error"])
+
+
+def test_headers_of_one_name_are_one_list(handler, api):
+    etag = api("POST", "/link", LINK).headers["ETag"]
+    path = f"/link/{api.all()[0]['link_id']}"
+    event = recorded("GET", path, {}, None)
+    event["multiValueHeaders"]["if-none-match"] = ['"other"', etag]
+    assert handler.lambda_handler(event, None)["statusCode"] == 304
+
+
+def test_urls_are_those_that_aws_was_asked(api):
+    answer = api("POST", "/link", LINK)
+    host = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
+    assert answer.headers["Location"] == f"{host}/prod/link/{answer.json()['link_id']}"
+
+
+def test_a_cursor_of_another_stack_is_refused(handler, api, monkeypatch):
+    for n in range(2):
+        api.post(f"{GOOGLE}/{n}")
+    path = api("GET", "/link?limit=1").links["next"]["url"].split("/prod")[1]
+    assert api("GET", path).status_code == 200
+    monkeypatch.setattr(handler, "CURSOR_KEY", b"another")
+    api.refuses(400, "^cursor must be one", "GET", path)

@@ -1,0 +1,308 @@
+"""What a deployment relies on and the local engine does not show: asserted on the template itself."""
+
+import json
+import re
+
+import pytest
+import yaml
+from conftest import ROOT, TEMPLATE, plain
+
+import embed
+
+
+@pytest.fixture
+def resources(template):
+    return plain(template["Resources"])
+
+
+def of_type(resources, kind):
+    return {name: each for name, each in resources.items() if each["Type"] == f"AWS::{kind}"}
+
+
+# --- Outline
+
+
+def test_sections_stand_in_their_order(template):
+    order = "AWSTemplateFormatVersion Description Metadata Parameters Resources Outputs".split()
+    assert list(template) == order
+
+
+def test_every_parameter_explains_itself(template):
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(template["Parameters"])
+    assert all(group["Label"]["default"] for group in groups)
+    for parameter in template["Parameters"].values():
+        assert {"Type", "Description", "Default", "ConstraintDescription"} <= parameter.keys()
+        assert {"AllowedValues", "AllowedPattern", "MinValue"} & parameter.keys()
+
+
+def test_outputs_are_described(template):
+    assert all(output["Description"] for output in template["Outputs"].values())
+
+
+def test_the_url_assumes_no_partition(template):
+    url = template["Outputs"]["APIUrl"]["Value"]["Fn::Sub"]
+    assert url == "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${Stage}/link"
+    assert "arn:aws:" not in TEMPLATE.read_text() and "amazonaws.com/" not in TEMPLATE.read_text()
+
+
+def test_no_physical_name_is_typed_in(resources):
+    names = r"(Table|Function|Role|LogGroup|Policy|ManagedPolicy|UsagePlan|ApiKey)Name$"
+    for resource in resources.values():
+        named = [key for key in resource.get("Properties", {}) if re.search(names, key)]
+        assert [key for key in named if not isinstance(resource["Properties"][key], dict)] == []
+    assert resources["Api"]["Properties"]["Name"] == {"Ref": "AWS::StackName"}
+
+
+# --- Table and log
+
+
+def test_the_table(resources):
+    table = resources["Table"]["Properties"]
+    assert table["KeySchema"] == [
+        {"AttributeName": "link_id", "KeyType": "HASH"},
+        {"AttributeName": "link", "KeyType": "RANGE"},
+    ]
+    (index,) = table["GlobalSecondaryIndexes"]
+    assert index["KeySchema"] == [
+        {"AttributeName": "owner", "KeyType": "HASH"},
+        {"AttributeName": "created_at", "KeyType": "RANGE"},
+    ]
+    assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert table["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
+
+
+def test_the_table_goes_with_the_stack_and_stays_when_replaced(resources):
+    assert resources["Table"]["DeletionPolicy"] == "Delete"
+    assert resources["Table"]["UpdateReplacePolicy"] == "Retain"
+    retained = [name for name, each in resources.items() if "Retain" in each.get("DeletionPolicy", "")]
+    assert retained == [], "delete-stack leaves nothing"
+
+
+def test_the_log(resources):
+    assert resources["LogGroup"]["Properties"] == {"RetentionInDays": {"Ref": "LogRetentionInDays"}}
+    logging = resources["Function"]["Properties"]["LoggingConfig"]
+    assert (logging["LogGroup"], logging["LogFormat"]) == ({"Ref": "LogGroup"}, "JSON")
+
+
+# --- Function and role
+
+
+def test_the_function(resources):
+    function = resources["Function"]["Properties"]
+    assert function["Handler"] == "index.lambda_handler"
+    assert function["Architectures"] == ["arm64"]
+    assert re.fullmatch(r"python3\.\d+", function["Runtime"])
+    assert function["MemorySize"] >= 128
+    assert function["Code"] == {"ZipFile": (ROOT / "handler" / "index.py").read_text()}
+
+
+def test_time_limits_are_one_inside_the_other(resources, module):
+    """The SDK's attempts at two calls end before the function's time, and that before API Gateway's 29 s."""
+    config = module.dynamodb.meta.config
+    attempts = config.retries["total_max_attempts"]
+    # botocore's standard mode waits up to 2 ** (n - 1) seconds before attempt n + 1.
+    waits = sum(2**n for n in range(attempts - 1))
+    call = attempts * (config.connect_timeout + config.read_timeout) + waits
+    assert 2 * call < resources["Function"]["Properties"]["Timeout"] < 29
+
+
+def test_the_role_has_the_actions_that_the_code_calls(resources):
+    policies = resources["Role"]["Properties"]["Policies"]
+    statements = [each for policy in policies for each in policy["PolicyDocument"]["Statement"]]
+    allowed = {}
+    for statement in statements:
+        assert statement["Effect"] == "Allow"
+        actions, targets = statement["Action"], statement["Resource"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            allowed[action] = targets if isinstance(targets, list) else [targets]
+    table, log = {"Fn::GetAtt": ["Table", "Arn"]}, {"Fn::GetAtt": ["LogGroup", "Arn"]}
+    index = {"Fn::Sub": "${Table.Arn}/index/newest"}
+    called = re.findall(r"dynamodb\.([a-z]+_?[a-z]+)\b[(,]", (ROOT / "handler" / "index.py").read_text())
+    called = {"dynamodb:" + name.title().replace("_", "") for name in called}
+    assert allowed.keys() == called | {"logs:CreateLogStream", "logs:PutLogEvents"}
+    assert allowed.pop("dynamodb:Query") == [table, index]
+    for action, targets in allowed.items():
+        assert targets == [log if action.startswith("logs:") else table]
+    assert "ManagedPolicyArns" not in resources["Role"]["Properties"]
+    (index,) = resources["Table"]["Properties"]["GlobalSecondaryIndexes"]
+    settings = resources["Function"]["Properties"]["Environment"]["Variables"]
+    assert index["IndexName"] == "newest" == settings["INDEX"]
+
+
+def test_only_this_api_may_call_the_function(resources):
+    (permission,) = of_type(resources, "Lambda::Permission").values()
+    assert permission["Properties"]["Principal"] == "apigateway.amazonaws.com"
+    arn = permission["Properties"]["SourceArn"]["Fn::Sub"]
+    assert re.search(r":\$\{AWS::AccountId\}:\$\{Api\}/", arn)
+
+
+# --- API
+
+
+def test_resources_and_routes_are_the_same(resources, module):
+    paths = {}
+    for name, resource in of_type(resources, "ApiGateway::Resource").items():
+        parent = resource["Properties"]["ParentId"].get("Ref")
+        paths[name] = paths.get(parent, "") + "/" + resource["Properties"]["PathPart"]
+    assert set(paths.values()) == set(module.ROUTES)
+    methods = [each["Properties"] for each in of_type(resources, "ApiGateway::Method").values()]
+    for name, path in paths.items():
+        here = {each["HttpMethod"]: each for each in methods if each["ResourceId"] == {"Ref": name}}
+        assert here.keys() == {"ANY", "OPTIONS"}
+        assert here["ANY"]["Integration"]["Type"] == "AWS_PROXY"
+        assert here["OPTIONS"]["Integration"]["Type"] == "MOCK"
+        (answer,) = here["OPTIONS"]["Integration"]["IntegrationResponses"]
+        (declared,) = here["OPTIONS"]["MethodResponses"]
+        assert answer["ResponseParameters"].keys() == declared["ResponseParameters"].keys()
+        allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Methods"]
+        assert set(allowed.strip("'").split(",")) == {*module.ROUTES[path], "HEAD", "OPTIONS"}
+
+
+def test_cors_names_the_headers_that_the_handler_reads(resources):
+    code = (ROOT / "handler" / "index.py").read_text()
+    read = set(re.findall(r'(?:etags|headers\.get)\("([a-z-]+)"', code)) - {"host", "x-forwarded-proto"}
+    for method in of_type(resources, "ApiGateway::Method").values():
+        for answer in method["Properties"]["Integration"].get("IntegrationResponses", []):
+            allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Headers"]
+            # Content-Type, for what JavaScript posts as JSON.
+            assert set(allowed.strip("'").lower().split(",")) == read | {"content-type"}
+
+
+def test_errors_of_the_gateway_look_like_ours(resources):
+    responses = of_type(resources, "ApiGateway::GatewayResponse").values()
+    kinds = {each["Properties"]["ResponseType"]: each["Properties"] for each in responses}
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED", "MISSING_AUTHENTICATION_TOKEN"} <= kinds.keys()
+    assert kinds["MISSING_AUTHENTICATION_TOKEN"]["StatusCode"] == "404"
+    assert kinds["THROTTLED"]["ResponseParameters"]["gatewayresponse.header.Retry-After"] == "'1'"
+    for properties in kinds.values():
+        (body,) = properties["ResponseTemplates"].values()
+        body = body.replace("$context.error.messageString", '"A message"')
+        assert json.loads(body).keys() == {"Error", "Reference"}
+        headers = properties["ResponseParameters"]
+        assert headers["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+
+
+def test_the_stage_is_throttled(resources):
+    (stage,) = of_type(resources, "ApiGateway::Stage").values()
+    assert stage["Properties"]["StageName"] == "prod"
+    (settings,) = stage["Properties"]["MethodSettings"]
+    assert settings["ThrottlingRateLimit"] == {"Ref": "RequestsPerSecond"}
+    assert settings["ThrottlingBurstLimit"] == {"Ref": "RequestBurst"}
+    assert (settings["HttpMethod"], settings["ResourcePath"]) == ("*", "/*")
+
+
+def test_the_deployment_comes_last_and_is_named_by_what_it_publishes(resources):
+    ((name, deployment),) = of_type(resources, "ApiGateway::Deployment").items()
+    assert name == "Deployment" + embed.deployment_hash(TEMPLATE.read_text())
+    published = {*of_type(resources, "ApiGateway::Method"), *of_type(resources, "ApiGateway::GatewayResponse")}
+    assert set(deployment["DependsOn"]) == published
+    assert resources["Stage"]["Properties"]["DeploymentId"] == {"Ref": name}
+
+
+# --- scripts/embed.py
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the template, with its handler beside it, to play with."""
+    (tmp_path / "handler").mkdir()
+    (tmp_path / "handler" / "index.py").write_text((ROOT / "handler" / "index.py").read_text())
+    (tmp_path / "stack.yml").write_text(TEMPLATE.read_text())
+    return tmp_path / "stack.yml"
+
+
+def run(monkeypatch, *arguments):
+    """Run the script; return what it says when it fails, None when it succeeds."""
+    monkeypatch.setattr("sys.argv", ["embed.py", *map(str, arguments)])
+    try:
+        embed.main()
+    except SystemExit as end:
+        return end.code
+
+
+def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
+    assert run(monkeypatch, "--check", copy) is None
+    assert capsys.readouterr().out == f"{copy}: {len(TEMPLATE.read_bytes()):,} of 51,200 bytes\n"
+    handler = copy.parent / "handler" / "index.py"
+    handler.write_text(handler.read_text().replace("\nimport hmac\n", "\nimport hmac  # so\n"))
+    before = copy.read_text()
+    assert run(monkeypatch, "--check", copy) == f"{copy} does not match its sources. Run: make embed"
+    assert copy.read_text() == before
+    assert run(monkeypatch, copy) is None
+    assert run(monkeypatch, "--check", copy) is None
+    assert copy.read_text() == before.replace("import hmac\n", "import hmac  # so\n")
+
+
+@pytest.mark.parametrize(
+    "old, new, published",
+    [
+        ("PathPart: link}", "PathPart: links}", True),
+        ("HttpMethod: ANY", "HttpMethod: POST", True),
+        ("'GET,HEAD,POST,OPTIONS'", "'GET'", True),
+        ("ResponseType: DEFAULT_4XX", "ResponseType: ACCESS_DENIED", True),
+        ("Types: [REGIONAL]", "Types: [EDGE]", True),
+        ("MemorySize: 256", "MemorySize: 512", False),
+        ("StageName: prod", "StageName: v1", False),
+        ("  # ANY, so", "  # Another comment: ANY, so", False),
+    ],
+)
+def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, old, new, published):
+    before = TEMPLATE.read_text()
+    name = re.search("Deployment[0-9a-f]{10}", before)[0]
+    assert old in before
+    changed = before.replace(old, new, 1)
+    copy.write_text(changed)
+    problem = run(monkeypatch, "--check", copy)
+    assert bool(problem) == published
+    assert run(monkeypatch, copy) is None
+    after = copy.read_text()
+    assert (name not in after) == published
+    names = re.findall("Deployment[0-9a-f]{10}", after)
+    assert len(names) == 2 and len(set(names)) == 1
+    assert after.replace(names[0], name) == changed
+
+
+def test_a_template_that_is_too_large_is_refused(copy, monkeypatch, capsys):
+    handler = copy.parent / "handler" / "index.py"
+    room = 51_200 - len(copy.read_bytes())
+    line = "# " + "x" * 87 + "\n"  # 100 bytes when indented
+    handler.write_text(handler.read_text() + line * (room // 100))
+    assert run(monkeypatch, copy) is None
+    assert "close to what create-stack takes" in capsys.readouterr().out
+    small = copy.read_text()
+    handler.write_text(handler.read_text() + line)
+    assert "more than create-stack takes" in run(monkeypatch, copy)
+    assert copy.read_text() == small
+
+
+@pytest.mark.parametrize("code", ["x = '\u00e9'\n", "x = 1\r\n", "x = 1", "x = 1\n\n", "if x:\n\ty = 1\n", "x = 1 \n"])
+def test_code_that_yaml_would_not_give_back_is_refused(copy, monkeypatch, code):
+    (copy.parent / "handler" / "index.py").write_text(code, newline="")
+    assert "must be ASCII" in run(monkeypatch, copy)
+    assert copy.read_text() == TEMPLATE.read_text()
+
+
+@pytest.mark.parametrize("code", ["pass\n", "a = '''\n\n  ${x} !Sub '\"|>#:\n\n'''\nb = 1\n", "\n\nx\n"])
+def test_code_is_embedded_as_it_is(copy, monkeypatch, code):
+    (copy.parent / "handler" / "index.py").write_text(code)
+    assert run(monkeypatch, copy) is None
+    block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")
+    assert block.value == code
+    assert run(monkeypatch, "--check", copy) is None
+
+
+def test_a_missing_handler_or_template_is_named(copy, monkeypatch):
+    (copy.parent / "handler" / "index.py").unlink()
+    assert "index.py" in run(monkeypatch, copy)
+    assert "nowhere.yml" in run(monkeypatch, "nowhere.yml")
+
+
+def test_yaml_features_that_cloudformation_lacks_are_not_used():
+    """CloudFormation takes no aliases and no merge keys (User Guide, template formats)."""
+    tokens = list(yaml.scan(TEMPLATE.read_text()))
+    assert not [each for each in tokens if isinstance(each, (yaml.AnchorToken, yaml.AliasToken))]
