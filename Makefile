@@ -4,6 +4,7 @@ PYTHON ?= python3
 TEMPLATE ?= setupapidb.yml
 STACK ?= apidb
 PORT ?= 4566
+STATE ?= .apidb
 PARAMETERS ?=
 
 bin = .venv/bin
@@ -12,7 +13,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: .venv/installed  ## start the stack on this machine (PORT=4566), until Ctrl-C
-	@$(bin)/python scripts/local.py --port $(PORT) --stack $(STACK) --template $(TEMPLATE) \
+	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) \
 		RequestsPerSecond=10000 RequestBurst=5000 $(PARAMETERS)
 
 test: check  ## check, then run all tests

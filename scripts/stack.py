@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     try:
         if options.action == "deploy":
             show(deploy(options.stack, options.template, pairs(options.parameters)))

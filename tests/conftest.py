@@ -184,19 +184,25 @@ def aws(engine, *arguments, fails=False):
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def create_stack(engine, name, parameters=NEVER_THROTTLED, template=TEMPLATE):
+def settled(engine, name):
+    """Return what CloudFormation says of a stack when nothing more happens to it."""
+    while True:
+        described = aws(engine, *f"cloudformation describe-stacks --stack-name {name}".split())
+        (found,) = described["Stacks"]
+        if not found["StackStatus"].endswith("_IN_PROGRESS"):
+            return found
+
+
+def create_stack(engine, name, parameters=NEVER_THROTTLED):
     """Create a stack as the README does, with these parameters; return its APIUrl."""
+    command = f"cloudformation create-stack --stack-name {name} --template-body file://setupapidb.yml"
     given = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
-    aws(
-        engine,
-        *f"cloudformation create-stack --stack-name {name} --template-body file://{template}".split(),
-        *"--capabilities CAPABILITY_NAMED_IAM --parameters".split(),
-        *given,
-    )
-    aws(engine, *f"cloudformation wait stack-create-complete --stack-name {name}".split())
-    (described,) = aws(engine, *f"cloudformation describe-stacks --stack-name {name}".split())["Stacks"]
-    assert described["StackStatus"] == "CREATE_COMPLETE"
-    return {each["OutputKey"]: each["OutputValue"] for each in described["Outputs"]}["APIUrl"]
+    more = ["--parameters", *given] if given else []
+    aws(engine, *command.split(), "--capabilities", "CAPABILITY_NAMED_IAM", *more)
+    created = settled(engine, name)
+    assert created["StackStatus"] == "CREATE_COMPLETE"
+    (output,) = [each for each in created["Outputs"] if each["OutputKey"] == "APIUrl"]
+    return output["OutputValue"]
 
 
 @contextlib.contextmanager
