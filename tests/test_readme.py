@@ -1,0 +1,96 @@
+"""The README says what is: its transcript is run, its tables are compared."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from urllib.parse import urlsplit
+
+import pytest
+import stack
+from conftest import ROOT, aws, create_stack, settled
+
+README = (ROOT / "README.md").read_text()
+
+
+def rows(heading):
+    """Return the first cells of the table under a heading of the README, without backquotes."""
+    section = re.split(r"^## ", README.split(f"\n## {heading}\n")[1], flags=re.M)[0]
+    return [row.split("|")[1].strip().strip("`") for row in section.splitlines() if row.startswith("|")]
+
+
+def test_parameters_are_documented(template):
+    for name, parameter in template["Parameters"].items():
+        assert f"| `{name}` | {parameter['Default']} |" in README
+    documented = {cell for cell in rows("Put it on AWS") if cell[:1].isupper()} - {"Parameter"}
+    assert documented == set(template["Parameters"])
+
+
+def test_routes_are_documented(module):
+    documented = {tuple(cell.split("?")[0].split(" ", 1)) for cell in rows("The API") if " /" in cell}
+    routes = {(method, path) for path, methods in module.ROUTES.items() for method in methods}
+    assert documented == routes
+
+
+def test_statuses_are_documented(module):
+    documented = {int(cell) for cell in rows("The API") if cell.isdigit()}
+    raised = {each.status for each in [module.Error, *module.Error.__subclasses__()]}
+    assert documented == raised | {429}  # which the gateway answers
+
+
+def test_fields_and_limits_are_documented(module):
+    for name in module.FIELDS:
+        assert f"`{name}`" in README
+    for limit in (512, 32, 64, 8192):
+        assert re.search(rf"\b{limit:,} (characters|different|bytes)", README), limit
+
+
+def test_files_are_documented():
+    layout = rows("How it works")
+    there = {path.name for path in (ROOT / "scripts").glob("*.py")}
+    assert {f"scripts/{name}" for name in there} == {cell for cell in layout if cell.startswith("scripts/")}
+    for cell in layout[2:]:
+        assert (ROOT / cell).exists()
+
+
+def test_make_targets_are_listed():
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in re.findall(r"(?:`|or: |^ *)make ([a-z]+)", README, re.M):
+        assert re.search(rf"^{target}\s", listed, re.M), target
+
+
+def variable(text):
+    """Return the text with what differs from run to run in one form."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME", text)
+    return re.sub(r'"Reference": "[0-9a-f-]{36}"', '"Reference": "ID"', text)
+
+
+def test_the_transcript_is_what_happens(engine):
+    if not shutil.which("curl"):
+        pytest.skip("the transcript needs curl: install it, for example with apt-get install curl")
+    url = stack.reachable(create_stack(engine, "readme"), engine.settings["AWS_ENDPOINT_URL"])
+    host = urlsplit(url).netloc
+    (transcript,) = re.findall(r"^```console\n(.*?)^```", README, re.M | re.S)
+    steps = re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", transcript, re.M)
+    assert len(steps) == transcript.count("$ curl") > 5
+    for command, printed in steps:
+        # Older curls do not know *.localhost; the README's URL is on AWS.
+        command = command.replace("curl", f"curl -sS --resolve {host}:127.0.0.1", 1)
+        done = subprocess.run(
+            command.replace("$API", shlex.quote(url)), shell=True, capture_output=True, text=True, check=True
+        )
+        assert variable(done.stdout) == variable(printed), command
+
+
+def test_the_commands_to_deploy_are_what_happens(engine):
+    (commands, _, delete) = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    create, wait, describe = commands.splitlines()
+    aws(engine, *shlex.split(create)[1:])
+    assert settled(engine, "apidb")["StackStatus"] == "CREATE_COMPLETE"
+    aws(engine, *shlex.split(wait)[1:])
+    command = [ROOT / ".venv" / "bin" / "aws", *shlex.split(describe)[1:]]
+    printed = subprocess.run(command, env=engine.settings, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"https://\S+/prod/link\n", printed), printed
+    stack_id = settled(engine, "apidb")["StackId"]
+    aws(engine, *shlex.split(delete, comments=True)[1:])
+    assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"
