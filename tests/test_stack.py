@@ -181,9 +181,10 @@ def test_the_role_has_no_right_too_many(engine):
 def test_the_log_group_of_the_stack_gets_a_line_a_request(engine, api):
     answer = api("GET", "/link/unknown")
     group = resource_ids(engine, "tests")["LogGroup"]
-    found = aws(engine, "logs", "filter-log-events", "--log-group-name", group, "--query", "events[].message")
-    lines = [json.loads(line) for line in found if line.startswith("{")]
-    (line,) = [line for line in lines if line.get("request_id") == answer.json()["Reference"]]
+    reference = answer.json()["Reference"]
+    search = f'logs filter-log-events --log-group-name {group} --filter-pattern "{reference}"'
+    (found,) = aws(engine, *search.split(), "--query", "events[].message")
+    line = json.loads(found)
     assert (line["method"], line["resource"], line["status"]) == ("GET", "/link/{link_id}", 404)
     groups = aws(engine, "logs", "describe-log-groups", "--query", "logGroups[].[logGroupName,retentionInDays]")
     assert [group, 30] in groups
