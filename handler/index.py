@@ -108,25 +108,27 @@ def canonical(link):
     Scheme and host in lower case, no white space around it, no default port,
     no path that is a lone slash (RFC 3986, 6.2.2.1 and 6.2.3); all else as is.
     """
-    link = text("link", link, BODY_BYTES).strip()
-    if re.search(r"[\s\x00-\x1f\x7f-\x9f]", link):
+    given = text("link", link, BODY_BYTES)
+    link = given.strip()
+    if re.search(r"[\0-\x08\x0e-\x1f\x7f-\x9f]", given) or re.search(r"\s", link):
         raise BadRequest("link must not contain white space or control characters; a space is %20.")
-    parts = re.fullmatch(r"(https?)://([^/?#]*)(.*)", link, re.IGNORECASE)
+    parts = re.fullmatch(r"(?ai)(https?)://([^/?#]*)(.*)", link)
     if not parts:
         raise BadRequest("link must be an absolute URL that starts with http:// or https://.")
     scheme, authority, rest = parts[1].lower(), parts[2], parts[3]
+    user, at, place = authority.rpartition("@")
+    place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(?::([0-9]{0,5}))?", place)
     # Browsers take a backslash for a slash, and would go to another host.
-    place = re.fullmatch(r"([^\\]*@)?(\[.*\]|[^][<>\\^|:@]+)(?::([0-9]{0,5}))?", authority)
-    if not place or int(place[3] or 0) > 65535:
+    if not place or int(place[2] or 0) > 65535 or "\\" in user:
         raise BadRequest("link must have a host, and if any a port up to 65535, after the //.")
-    user, host, port = place[1] or "", place[2].lower(), place[3]
+    host, port = place[1].lower(), place[2]
     if host.startswith("["):
         try:
             ipaddress.IPv6Address(host[1:-1])
         except ValueError:
             raise BadRequest("link must have an IPv6 address between [ and ].") from None
     port = f":{port}" if port and int(port) != {"http": 80, "https": 443}[scheme] else ""
-    link = f"{scheme}://{user}{host}{port}{rest if rest != '/' else ''}"
+    link = f"{scheme}://{user}{at}{host}{port}{rest if rest != '/' else ''}"
     if len(link.encode()) > LINK_BYTES:
         raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
     return link
@@ -203,24 +205,24 @@ def newest(count, start):
 
 def cursor_of(item):
     """Return an opaque text from which start_of() has the index key of an item."""
-    key = "\n".join(decode(item[name]) for name in ("created_at", "link_id", "link")).encode()
-    return base64.urlsafe_b64encode(seal(key) + key).decode().rstrip("=")
+    return signed("\n".join(decode(item[name]) for name in ("created_at", "link_id", "link")).encode())
 
 
 def start_of(cursor):
     try:
-        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        key = base64.urlsafe_b64decode(cursor + "==")[12:]
     except ValueError:
-        data = b""
-    if not hmac.compare_digest(data[:12], seal(data[12:])):
+        key = b""
+    if not hmac.compare_digest(signed(key).encode(), cursor.encode()):
         raise BadRequest("cursor must be one from a Link header of this API.")
     names = ("owner", "created_at", "link_id", "link")
-    return dict(zip(names, map(encode, [OWNER, *data[12:].decode().split("\n")])))
+    return dict(zip(names, map(encode, [OWNER, *key.decode().split("\n")])))
 
 
-def seal(key):
-    """Return what a damaged or made-up cursor lacks. It keeps no secret."""
-    return hmac.digest(CURSOR_KEY, key, "sha256")[:12]
+def signed(key):
+    """Return the cursor of a key. The signature shows damage; it guards no secret."""
+    signature = hmac.digest(CURSOR_KEY, key, "sha256")[:12]
+    return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
 
 def write(operation, etag, **request):
@@ -251,7 +253,7 @@ class Request:
         # Header lines of one name are one list (RFC 9110, 5.3).
         headers = event["multiValueHeaders"] or {}
         self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
-        scheme = self.headers.get("x-forwarded-proto", "http")
+        scheme = "https" if self.headers.get("x-forwarded-proto") == "https" else "http"
         path = event["requestContext"]["path"].rstrip("/")
         self.url = f"{scheme}://{self.headers.get('host', '')}{path}"
 
@@ -309,7 +311,6 @@ def reply_item(status, item, headers={}):
 
 
 def existing(item, request):
-    """Return the item if there is one; NotFound if not."""
     if not item:
         raise NotFound(f"There is no link with the id {request.link_id[:64]!r}.")
     return item

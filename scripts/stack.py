@@ -101,18 +101,22 @@ def deploy(name, template, parameters):
             if each["ParameterKey"] in kept
         ]
         list(events(client, stack_id, seen))
+        print(f"Updating stack {name}")
         try:
             client.update_stack(**request)
-            print(f"Updating stack {name}")
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
-            print(f"Stack {name} is up to date")
+            print("It is up to date.")
+            return outputs_of(stack)
     status, cause = follow(client, stack_id, seen)
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise StackError(f"Stack {name} is in status {status}. {cause}")
-    outputs = describe(client, stack_id).get("Outputs", [])
-    return {each["OutputKey"]: each["OutputValue"] for each in outputs}
+    return outputs_of(describe(client, stack_id))
+
+
+def outputs_of(stack):
+    return {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
 
 
 def teardown(name):
@@ -171,6 +175,11 @@ def main():
         else:
             teardown(options.stack)
             print(f"Stack {options.stack} is gone.")
+    except KeyboardInterrupt:
+        sys.exit(
+            "\nCloudFormation goes on without being watched. See how far it is with:"
+            f"\n  aws cloudformation describe-stack-events --stack-name {options.stack}"
+        )
     except (StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 

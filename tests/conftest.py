@@ -193,6 +193,15 @@ def settled(engine, name):
             return found
 
 
+def resource_ids(engine, stack):
+    """Return the physical IDs of a stack's resources by logical ID."""
+    listed = aws(engine, *f"cloudformation list-stack-resources --stack-name {stack}".split())
+    return {
+        each["LogicalResourceId"]: each["PhysicalResourceId"]
+        for each in listed["StackResourceSummaries"]
+    }
+
+
 def create_stack(engine, name, parameters=NEVER_THROTTLED):
     """Create a stack as the README does, with these parameters; return its APIUrl."""
     command = f"cloudformation create-stack --stack-name {name} --template-body file://setupapidb.yml"

@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, TEMPLATE, aws, create_stack, http_api, settled
+from conftest import ROOT, TEMPLATE, aws, create_stack, http_api, resource_ids, settled
 
 GOOGLE = "https://www.google.com"
 
@@ -13,15 +13,6 @@ GOOGLE = "https://www.google.com"
 @pytest.fixture
 def api(stack_api):
     return stack_api
-
-
-def resource_ids(engine, stack):
-    """Return the physical IDs of a stack's resources by logical ID."""
-    listed = aws(engine, *f"cloudformation list-stack-resources --stack-name {stack}".split())
-    return {
-        each["LogicalResourceId"]: each["PhysicalResourceId"]
-        for each in listed["StackResourceSummaries"]
-    }
 
 
 def delete_stack(engine, stack):
@@ -50,16 +41,18 @@ def everything(engine):
 
 
 @pytest.mark.parametrize(
-    "path, methods",
-    [("/link", "GET,HEAD,POST,OPTIONS"), ("/link/x", "GET,HEAD,PATCH,DELETE,OPTIONS")],
+    "path, methods, names",
+    [
+        ("/link", "GET,HEAD,POST,OPTIONS", "Content-Type"),
+        ("/link/x", "GET,HEAD,PATCH,DELETE,OPTIONS", "Content-Type,If-Match,If-None-Match"),
+    ],
 )
-def test_a_browser_may_use_what_works(api, path, methods):
+def test_a_browser_may_use_what_works(api, path, methods, names):
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PATCH"}
     answer = api("OPTIONS", path, headers=asked)
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Methods"] == methods
-    assert answer.headers["Access-Control-Allow-Headers"] == "Content-Type,If-Match,If-None-Match"
-    assert int(answer.headers["Access-Control-Max-Age"]) > 0
+    assert answer.headers["Access-Control-Allow-Headers"] == names
 
 
 @pytest.mark.parametrize("path", ["/", "/links", "/link/a/b", "/tags", "/prod/link"])
