@@ -4,6 +4,7 @@ import base64
 import json
 import re
 
+import boto3
 import botocore.exceptions
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -124,6 +125,19 @@ def test_when_something_else_fails(api, before_send, capsys, case):
     assert log["request_id"] == answer.json()["Reference"]
 
 
+def test_when_the_sdk_may_not_try_again_so_often(handler, monkeypatch, no_waiting):
+    """After many failures the SDK fails at once, until requests succeed again (its retry quota)."""
+    client = boto3.client("dynamodb", config=handler.CONFIG)
+    client.meta.events.register_first("before-send.dynamodb", TRANSIENT["broken"])
+    monkeypatch.setattr(handler, "dynamodb", client)
+    for _ in range(60):
+        answer = handler.lambda_handler(recorded("GET", "/link", {}, None), None)
+        assert answer["statusCode"] == 503
+    with pytest.raises(client.exceptions.InternalServerError) as failure:
+        client.list_tables()
+    assert "RetryQuotaReached" in failure.value.response["ResponseMetadata"]
+
+
 def test_a_failure_that_passes_is_tried_again(api, before_send):
     attempts = []
 
@@ -183,6 +197,43 @@ def test_a_link_that_goes_during_a_change_stays_away(handler, api, monkeypatch):
         api.post(GOOGLE)
 
 
+@pytest.fixture
+def queries(handler):
+    """The requests of Query that the handler makes."""
+    made = []
+
+    def note(params, **_):
+        made.append(params)
+
+    handler.dynamodb.meta.events.register("provide-client-params.dynamodb.Query", note)
+    yield made
+    handler.dynamodb.meta.events.unregister("provide-client-params.dynamodb.Query", note)
+
+
+def test_a_link_is_read_as_it_is_now(api, queries):
+    """Neither moto nor the engine is ever late, so the request itself is looked at."""
+    path = f"/link/{api.post(GOOGLE)['link_id']}"
+    for request in (("GET", path), ("GET", f"/link?link={GOOGLE}"), ("PATCH", path, {}), ("DELETE", path)):
+        queries.clear()
+        assert api(*request).status_code < 300
+        assert [query["ConsistentRead"] for query in queries] == [True]
+
+
+def test_an_id_that_no_key_can_be_is_not_looked_for(api, queries):
+    """DynamoDB takes partition keys of 1 to 2,048 bytes, and has an error for others."""
+    assert api("GET", "/link/" + "x" * 2049).status_code == 404
+    assert queries == []
+
+
+def test_a_page_costs_one_query_of_one_link_more(api, queries):
+    """DynamoDB gives a LastEvaluatedKey at the very end too, when the limit is reached there."""
+    for n in range(2):
+        api.post(f"{GOOGLE}/{n}")
+    queries.clear()
+    assert "Link" not in api("GET", "/link?limit=2").headers
+    assert [query["Limit"] for query in queries] == [3]
+
+
 # --- The log
 
 
@@ -221,6 +272,7 @@ def test_a_request_is_logged_in_one_line(api, capsys):
         (base64.b64encode(b"x").decode(), 400),
         ("not base64!", 400),
         ("e30", 400),
+        ("eyJsaW5r!Ijoi!aHR0cHM6Ly9leGFtcGxlLmNvbS8ifQ==", 400),
         ("\u00e9", 400),
         ("", 400),
     ],
