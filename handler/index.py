@@ -22,24 +22,24 @@ from datetime import datetime, timezone
 from urllib.parse import urlencode
 
 import boto3
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 # --- Settings
 
 TABLE = os.environ["TABLE"]
-INDEX = os.environ["INDEX"]
 CURSOR_KEY = os.environ["CURSOR_KEY"].encode()
 
-OWNER = "everyone"  # the one partition of the newest-first index
+INDEX = "newest"
+OWNER = "everyone"  # the one partition of the index
 LINK_BYTES = 8192
 SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
 LONG_LINK = "see url"  # the sort key of a longer link
-BODY_BYTES = 256 * 1024  # the largest record fits, each character escaped
-PAGE_BYTES = 2_000_000  # escaped once more it stays below Lambda's 6 MB
+BODY_LENGTH = 262_144  # the largest record fits, each character escaped
+PAGE_BYTES = 2_000_000  # Lambda escapes it again, and returns up to 6 MB
 
 # A call ends within 12 s: three attempts of 1 + 2 s, and waits. A request makes
-# at most two; the function has 25 s for them, and API Gateway 29 s for it.
+# two at most; the function has 25 s for them, and API Gateway waits 29 s.
 RETRIES = {"mode": "standard", "total_max_attempts": 3}
 CONFIG = Config(connect_timeout=1, read_timeout=2, retries=RETRIES)
 dynamodb = boto3.client("dynamodb", config=CONFIG)
@@ -75,7 +75,7 @@ def text(name, value, most):
     if len(value) > most:
         raise BadRequest(f"{name} must have at most {most} characters, not {len(value)}.")
     if re.search("[\0\ud800-\udfff]", value):
-        raise BadRequest(f"{name} must not contain NUL or half a surrogate pair.")
+        raise BadRequest(f"{name} must not contain NUL or a lone surrogate.")
     return value
 
 
@@ -85,7 +85,7 @@ def tags(name, value, most):
         raise BadRequest(f"{name} must be an array of at most {most} strings.")
     for tag in value:
         if not text(f"Each of {name}", tag, 64).strip():
-            raise BadRequest(f"Each of {name} must not be empty.")
+            raise BadRequest(f"Each of {name} must not be blank.")
     return list(dict.fromkeys(value))
 
 
@@ -103,12 +103,12 @@ def check(name, value):
 
 
 def canonical(link):
-    """Return the form of an absolute http(s) URL in which two that are equal are one link.
+    """Return the form of an absolute http(s) URL in which equal ones are one link.
 
-    Scheme and host in lower case, no white space around it, no default port,
-    no path that is a lone slash (RFC 3986, 6.2.2.1 and 6.2.3); all else as is.
+    It has scheme and host in lower case, no white space around it, no default
+    port and no slash that ends it after the host; all else is as given.
     """
-    given = text("link", link, BODY_BYTES)
+    given = text("link", link, BODY_LENGTH)
     link = given.strip()
     if re.search(r"[\0-\x08\x0e-\x1f\x7f-\x9f]", given) or re.search(r"\s", link):
         raise BadRequest("link must not contain white space or control characters; a space is %20.")
@@ -120,7 +120,7 @@ def canonical(link):
     place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(?::([0-9]{0,5}))?", place)
     # Browsers take a backslash for a slash, and would go to another host.
     if not place or int(place[2] or 0) > 65535 or "\\" in user:
-        raise BadRequest("link must have a host, and if any a port up to 65535, after the //.")
+        raise BadRequest("link must have a valid host after the //, and a port up to 65535 if any.")
     host, port = place[1].lower(), place[2]
     if host.startswith("["):
         try:
@@ -184,9 +184,9 @@ def find(link_id):
 
 
 def newest(count, start):
-    """Return up to `count` items, but 1 MB, newest first, and whether more may follow.
+    """Return up to `count` items or 1 MB, newest first, and whether there may be more.
 
-    `start` is the index key after which they come, None for the first.
+    They come after the index key `start`; None is before the first.
     """
     names = {f"#{name}": name for name in ("url", *RECORD)}
     page = dynamodb.query(
@@ -220,7 +220,7 @@ def start_of(cursor):
 
 
 def signed(key):
-    """Return the cursor of a key. The signature shows damage; it guards no secret."""
+    """Return the cursor of a key, signed so that an altered one is refused; it is no secret."""
     signature = hmac.digest(CURSOR_KEY, key, "sha256")[:12]
     return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
@@ -268,8 +268,8 @@ class Request:
     def json(self):
         """Return the JSON object in the body, whatever its Content-Type."""
         body = self.event["body"] or ""
-        if len(body) > BODY_BYTES:
-            raise ContentTooLarge(f"The body must have at most {BODY_BYTES} bytes.")
+        if len(body) > BODY_LENGTH:
+            raise ContentTooLarge(f"The body must have at most {BODY_LENGTH} characters.")
         try:
             if self.event["isBase64Encoded"]:
                 body = base64.b64decode(body, validate=True).decode()
@@ -322,7 +322,7 @@ def rewrite(request, operation, etag, values, **expressions):
     condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
     wanted = request.etags("if-match")
     if wanted not in ([""], ["*"]):
-        condition += " AND etag = :seen"
+        condition += " AND etag = :seen"  # "" is never there
         values[":seen"] = item["etag"] if etag_of(item) in wanted else encode("")
     done, item = write(
         operation,
@@ -341,7 +341,9 @@ def rewrite(request, operation, etag, values, **expressions):
 def store(request):
     """POST /link: store a link, or return the one that is there for this URL."""
     given = request.json()
-    link = canonical(given.pop("link", None))
+    if "link" not in given:
+        raise BadRequest("link is missing.")
+    link = canonical(given.pop("link"))
     fields = {name: check(name, value) for name, value in given.items()}
     now = stamp()
     item = {"link_id": link_id_of(link), "link": link, "owner": OWNER, **now, **fields}
@@ -363,16 +365,17 @@ def list_links(request):
     """GET /link: a page of links, newest first, or the one that has the URL asked for."""
     query = request.query("limit", "cursor", "link")
     limit = query.get("limit", "100")
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
+    limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
+    if not 1 <= limit <= 1000:
         raise BadRequest("limit must be a whole number from 1 to 1000.")
     start = start_of(query["cursor"]) if "cursor" in query else None
     if "link" in query:
         item = find(link_id_of(canonical(query["link"])))
         return reply(200, to_json([record_of(item)] if item else []))
-    # One more than the page shows whether another one follows.
-    items, more = newest(int(limit) + 1, start)
+    # One item more tells whether another page follows.
+    items, more = newest(limit + 1, start)
     lines, size = [], 0
-    for item in items[: int(limit)]:
+    for item in items[:limit]:
         line = to_json(record_of(item))
         size += len(line.encode())
         if lines and size > PAGE_BYTES:
@@ -431,11 +434,11 @@ ROUTES = {
 
 
 def is_transient(error):
-    """Return whether it is a failure at which the SDK tried again, in vain."""
-    if isinstance(error, ClientError):
-        gave_up = {"MaxAttemptsReached", "RetryQuotaReached"}
-        return not gave_up.isdisjoint(error.response["ResponseMetadata"])
-    return isinstance(error, (ConnectionError, HTTPClientError))
+    """Return whether DynamoDB was throttling or out of reach, at all the SDK's attempts."""
+    if isinstance(error, exceptions.ClientError):
+        metadata = error.response["ResponseMetadata"]
+        return "MaxAttemptsReached" in metadata or "RetryQuotaReached" in metadata
+    return isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError))
 
 
 def dispatch(event):

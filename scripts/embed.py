@@ -1,9 +1,9 @@
 """Put a template's sources into it: `embed.py` writes, `embed.py --check` only looks.
 
-A resource with `Metadata: {Source: handler/index.py}` gets that file, whose
-path starts at the template's folder, as its `Code.ZipFile`. The logical ID of
-the API's deployment ends in a hash over what a deployment publishes, so that
-an update of the stack makes a new one when, and only when, that changed.
+A function with `Metadata: {Source: handler/index.py}` gets that file, a path
+relative to the template, as its `Code.ZipFile`. The logical ID of the API's
+deployment ends in a hash over what a deployment publishes, so that an update
+of the stack makes a new one when, and only when, that changed.
 """
 
 import argparse
@@ -55,8 +55,11 @@ def deployment_hash(text):
     return hashlib.sha256(repr(sorted(published.items())).encode()).hexdigest()[:10]
 
 
-def embed(template):
-    """Return the text that the template at this path should have. ValueError says what hinders it."""
+def with_sources(template):
+    """Return the text of the template at this path with its sources as they are now.
+
+    ValueError says what is wrong with a source that YAML would not give back as it is.
+    """
     text = template.read_text()
     places = []
     for node in resources(text).values():
@@ -72,10 +75,15 @@ def embed(template):
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"
                 " a line, and end in one line feed, or YAML would not give it back as it is."
             )
-        indent = " " * (text[: block.start_mark.index].split("\n")[-1].index("ZipFile") + 2)
         start, end = block.start_mark.index, block.end_mark.index
         end = start + len(text[start:end].rstrip()) + 1
+        indent = " " * (text[:start].split("\n")[-1].index("ZipFile") + 2)
         text = text[:start] + "|\n" + textwrap.indent(code, indent) + text[end:]
+    return text
+
+
+def with_deployment(text):
+    """Return a template's text with its deployment named by what it publishes."""
     for name, node in resources(text).items():
         if child(node, "Type").value == "AWS::ApiGateway::Deployment":
             stem = re.sub("[0-9a-f]{10}$", "", name)
@@ -88,20 +96,24 @@ def main():
     parser.add_argument("template", nargs="?", type=Path, default=Path("setupapidb.yml"))
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
     options = parser.parse_args()
+    template = options.template
     try:
-        before, after = options.template.read_text(), embed(options.template)
+        before, sourced = template.read_text(), with_sources(template)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    after = with_deployment(sourced)
     size = len(after.encode())
-    print(f"{options.template}: {size:,} of {MOST_BYTES:,} bytes")
+    print(f"{template}: {size:,} of {MOST_BYTES:,} bytes")
     if size > MOST_BYTES:
-        sys.exit(f"That is more than create-stack takes. Make {options.template} or its sources shorter.")
+        sys.exit(f"That is more than create-stack takes. Make {template} or its sources shorter.")
     if size > WARN_BYTES:
         print("That is close to what create-stack takes.")
-    if before != after:
-        if options.check:
-            sys.exit(f"{options.template} does not match its sources. Run: make embed")
-        options.template.write_text(after)
+    if not options.check:
+        template.write_text(after)
+    elif before != sourced:
+        sys.exit(f"{template} differs from its sources. Run: make embed")
+    elif sourced != after:
+        sys.exit(f"The name of the deployment in {template} is stale. Run: make embed")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def engine(port, state=None):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise EngineError(
-                f"Port {port} is in use. Stop what listens there, or take another: make run PORT=4577"
+                f"Port {port} is in use. Take another, such as: make run PORT=4577\n"
+                "If it is the engine of a `make run` that was killed, this ends it: pkill -f ministack"
             )
     with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
         settings = {

@@ -6,14 +6,13 @@ AWS and on a local engine.
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from embed import MOST_BYTES
 
@@ -60,8 +59,8 @@ def follow(client, stack_id, seen):
                 print(f"  {state:<16} {event['LogicalResourceId']}", flush=True)
         if not status.endswith("_IN_PROGRESS"):
             return status, cause
-        # Local engines take no time, and AWS allows few calls a second.
-        time.sleep(0.1 if client.meta.endpoint_url.startswith("http://") else 2)
+        # A local engine takes no time, and AWS allows few calls a second.
+        time.sleep(0.1 if is_local(client.meta.endpoint_url) else 2)
 
 
 def deploy(name, template, parameters):
@@ -100,15 +99,15 @@ def deploy(name, template, parameters):
             for each in stack.get("Parameters", [])
             if each["ParameterKey"] in kept
         ]
-        list(events(client, stack_id, seen))
-        print(f"Updating stack {name}")
+        list(events(client, stack_id, seen))  # those of before
         try:
             client.update_stack(**request)
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
-            print("It is up to date.")
+            print(f"Stack {name} is up to date")
             return outputs_of(stack)
+        print(f"Updating stack {name}")
     status, cause = follow(client, stack_id, seen)
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise StackError(f"Stack {name} is in status {status}. {cause}")
@@ -126,7 +125,7 @@ def teardown(name):
     if not stack:
         raise StackError(f"There is no stack {name} in {client.meta.region_name}.")
     seen = set()
-    list(events(client, stack["StackId"], seen))
+    list(events(client, stack["StackId"], seen))  # those of before
     print(f"Deleting stack {name}")
     client.delete_stack(StackName=stack["StackId"])
     status, cause = follow(client, stack["StackId"], seen)
@@ -134,9 +133,14 @@ def teardown(name):
         raise StackError(f"Stack {name} is in status {status}. {cause}")
 
 
+def is_local(endpoint):
+    """Return whether this is the endpoint of a local engine: AWS has https only."""
+    return endpoint.startswith("http://")
+
+
 def reachable(url, endpoint):
-    """Return where the API with this APIUrl answers: on a local engine's endpoint, if any, or on AWS."""
-    if not endpoint:
+    """Return where the API with this output APIUrl answers, given CloudFormation's endpoint."""
+    if not is_local(endpoint):
         return url
     aws = urlsplit(url)
     api_id = aws.netloc.split(".")[0]
@@ -145,7 +149,7 @@ def reachable(url, endpoint):
 
 def show(outputs):
     """Print the API's URL and commands to try."""
-    url = reachable(outputs["APIUrl"], os.environ.get("AWS_ENDPOINT_URL"))
+    url = reachable(outputs["APIUrl"], boto3.client("cloudformation").meta.endpoint_url)
     print(
         f"\nThe API is at {url}\n\nStore a link, and list the links:\n\n"
         f"""  curl -X POST -d '{{"link": "https://www.google.com"}}' {url}\n"""
@@ -180,6 +184,8 @@ def main():
             "\nCloudFormation goes on without being watched. See how far it is with:"
             f"\n  aws cloudformation describe-stack-events --stack-name {options.stack}"
         )
+    except (NoRegionError, NoCredentialsError) as error:
+        sys.exit(f"{error} Set AWS_PROFILE, or AWS_REGION and credentials, or run: aws configure")
     except (StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 

@@ -139,7 +139,7 @@ def test_urls_that_differ_are_links_of_their_own(api):
 
 
 BAD_LINKS = {
-    "missing": ({}, "^link must be a string"),
+    "missing": ({}, "^link is missing"),
     "null": ({"link": None}, "^link must be a string"),
     "number": ({"link": 1}, "^link must be a string"),
     "boolean": ({"link": True}, "^link must be a string"),
@@ -156,18 +156,18 @@ BAD_LINKS = {
     "ftp": ({"link": "ftp://example.com/"}, "^link must .* http"),
     "a letter that only looks like an s": ({"link": "http\u017f://example.com:443/"}, "^link must .* http"),
     "one slash": ({"link": "https:/example.com"}, "^link must .* http"),
-    "no host": ({"link": "https://"}, "^link must have a host"),
-    "no host but a path": ({"link": "https:///path"}, "^link must have a host"),
-    "no host but a port": ({"link": "https://:8080/"}, "^link must have a host"),
-    "no host but a user": ({"link": "https://user@/"}, "^link must have a host"),
-    "port is no number": ({"link": "https://example.com:x/"}, "^link must have a host, and .* port"),
-    "port too large": ({"link": "https://example.com:65536/"}, "^link must have a host, and .* port"),
-    "two ports": ({"link": "https://example.com:1:2/"}, "^link must have a host, and .* port"),
+    "no host": ({"link": "https://"}, "^link must have a valid host"),
+    "no host but a path": ({"link": "https:///path"}, "^link must have a valid host"),
+    "no host but a port": ({"link": "https://:8080/"}, "^link must have a valid host"),
+    "no host but a user": ({"link": "https://user@/"}, "^link must have a valid host"),
+    "port is no number": ({"link": "https://example.com:x/"}, "^link must have a valid host after the //, and a port"),
+    "port too large": ({"link": "https://example.com:65536/"}, "^link must have a valid host after the //, and a port"),
+    "two ports": ({"link": "https://example.com:1:2/"}, "^link must have a valid host after the //, and a port"),
     "no IPv6 address": ({"link": "https://[1:2]/"}, "^link must have an IPv6 address"),
-    "IPv6 zone": ({"link": "https://[fe80::1%25eth0]/"}, "^link must have a host"),
-    "IPv6 zone with a backslash": ({"link": "https://[::1%\\evil]/"}, "^link must have a host"),
-    "IPv6 address not closed": ({"link": "https://[::1/"}, "^link must have a host"),
-    "backslash in the host": ({"link": "https://a.example\\@b.example/"}, "^link must have a host"),
+    "IPv6 zone": ({"link": "https://[fe80::1%25eth0]/"}, "^link must have a valid host"),
+    "IPv6 zone with a backslash": ({"link": "https://[::1%\\evil]/"}, "^link must have a valid host"),
+    "IPv6 address not closed": ({"link": "https://[::1/"}, "^link must have a valid host"),
+    "backslash in the host": ({"link": "https://a.example\\@b.example/"}, "^link must have a valid host"),
     "backslash for a slash": ({"link": "https:\\\\example.com"}, "^link must .* http"),
     "inner space": ({"link": "https://example.com/a b"}, "^link must not contain white space"),
     "inner line feed": ({"link": "https://example.com/a\nb"}, "^link must not contain white space"),
@@ -198,8 +198,8 @@ BAD_FIELDS = {
     "tags is an object": ({"tags": {"a": "b"}}, "^tags must be an array"),
     "too many tags": ({"tags": [str(n) for n in range(33)]}, "^tags must be an array of at most 32"),
     "tag too long": ({"tags": ["x" * 65]}, "tags must have at most 64 characters, not 65"),
-    "tag empty": ({"tags": ["a", ""]}, "tags must not be empty"),
-    "tag blank": ({"tags": [" "]}, "tags must not be empty"),
+    "tag empty": ({"tags": ["a", ""]}, "tags must not be blank"),
+    "tag blank": ({"tags": [" "]}, "tags must not be blank"),
     "tag is a number": ({"tags": [1]}, "tags must be a string"),
     "tag is null": ({"tags": [None]}, "tags must be a string"),
     "tag with NUL": ({"tags": ["\0"]}, "tags must not contain NUL"),
@@ -257,7 +257,7 @@ def test_a_name_may_not_come_twice(api, body):
 
 def test_a_body_may_not_be_large(api):
     body = json.dumps({"link": GOOGLE, "notes": "x" * 6_000_000})
-    api.refuses(413, "^The body must have at most 262144 bytes", "POST", "/link", body)
+    api.refuses(413, "^The body must have at most 262144 characters", "POST", "/link", body)
 
 
 # --- GET /link

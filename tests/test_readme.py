@@ -1,5 +1,6 @@
 """The README says what is: its transcript is run, its tables are compared."""
 
+import json
 import re
 import shlex
 import shutil
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import stack
-from conftest import ROOT, aws, create_stack, settled
+from conftest import ROOT, create_stack, http_api, settled
 
 README = (ROOT / "README.md").read_text()
 
@@ -82,15 +83,26 @@ def test_the_transcript_is_what_happens(engine):
         assert variable(done.stdout) == variable(printed), command
 
 
-def test_the_commands_to_deploy_are_what_happens(engine):
-    (commands, _, delete) = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
-    create, wait, describe = commands.splitlines()
-    aws(engine, *shlex.split(create)[1:])
+def shell(engine, commands):
+    """Run commands of the README where `aws` is the CLI of .venv; return what they print."""
+    settings = engine.settings | {"PATH": f"{ROOT}/.venv/bin:{engine.settings['PATH']}"}
+    done = subprocess.run(commands, shell=True, env=settings, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_for_aws_are_what_happens(engine):
+    (create, _, _, log, delete) = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    create, wait, describe = create.splitlines()
+    shell(engine, create)
     assert settled(engine, "apidb")["StackStatus"] == "CREATE_COMPLETE"
-    aws(engine, *shlex.split(wait)[1:])
-    command = [ROOT / ".venv" / "bin" / "aws", *shlex.split(describe)[1:]]
-    printed = subprocess.run(command, env=engine.settings, capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"https://\S+/prod/link\n", printed), printed
+    shell(engine, wait)
+    url = shell(engine, describe)
+    assert re.fullmatch(r"https://\S+/prod/link\n", url)
+    with http_api(engine, url.strip()) as api:
+        reference = api("GET", "/link/unknown").json()["Reference"]
+    line = json.loads(shell(engine, log.replace("REFERENCE", reference)))
+    assert (line["status"], line["request_id"]) == (404, reference)
     stack_id = settled(engine, "apidb")["StackId"]
-    aws(engine, *shlex.split(delete, comments=True)[1:])
+    shell(engine, delete)
     assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"

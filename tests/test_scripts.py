@@ -41,7 +41,7 @@ def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine):
         api.post("https://www.google.com")
 
         code, printed = script(engine, "deploy", "--stack", "made")
-        assert (code, printed.splitlines()[:2]) == (0, ["Updating stack made", "It is up to date."])
+        assert (code, printed.splitlines()[0]) == (0, "Stack made is up to date")
         assert url in printed
         assert len(api.all()) == 1
 
@@ -96,8 +96,16 @@ def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, tmp
     assert code == 1
     assert "Stack again is in status UPDATE_ROLLBACK_COMPLETE. Broken: " in printed
     code, printed = script(engine, "deploy", "--stack", "again")
-    assert (code, "It is up to date." in printed, "curl" in printed) == (0, True, True), printed
+    assert (code, "Stack again is up to date" in printed, "curl" in printed) == (0, True, True), printed
     script(engine, "teardown", "--stack", "again")
+
+
+@pytest.mark.parametrize("action", ["deploy", "teardown"])
+def test_who_has_no_settings_of_aws_is_told(engine, action):
+    unset = {key: value for key, value in engine.settings.items() if key != "AWS_DEFAULT_REGION"}
+    code, printed = script(engine._replace(settings=unset), action)
+    assert code == 1
+    assert printed.endswith(" Set AWS_PROFILE, or AWS_REGION and credentials, or run: aws configure\n")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +208,7 @@ def test_run_prints_commands_that_work_and_keeps_the_links(runs):
     assert list((first.folder / "tmp").iterdir()) == [], "nothing is left behind"
 
     second = runs(port=first.port).until("Ctrl-C stops it.")
-    assert "Updating stack apidb\nIt is up to date.\n" in second.printed
+    assert "Stack apidb is up to date" in second.printed
     assert second.commands == [post, get]
     assert subprocess.run(get, shell=True, capture_output=True, text=True).stdout == listed
     second.stop(signal.SIGTERM)

@@ -111,7 +111,7 @@ def test_time_limits_are_one_inside_the_other(resources, module):
     assert 2 * call < resources["Function"]["Properties"]["Timeout"] < 29
 
 
-def test_the_role_has_the_actions_that_the_code_calls(resources):
+def test_the_role_has_the_actions_that_the_code_calls(resources, module):
     policies = resources["Role"]["Properties"]["Policies"]
     statements = [each for policy in policies for each in policy["PolicyDocument"]["Statement"]]
     allowed = {}
@@ -130,8 +130,7 @@ def test_the_role_has_the_actions_that_the_code_calls(resources):
         assert targets == [log if action.startswith("logs:") else table]
     assert "ManagedPolicyArns" not in resources["Role"]["Properties"]
     (index,) = resources["Table"]["Properties"]["GlobalSecondaryIndexes"]
-    settings = resources["Function"]["Properties"]["Environment"]["Variables"]
-    assert index["IndexName"] == "newest" == settings["INDEX"]
+    assert index["IndexName"] == "newest" == module.INDEX
 
 
 def test_only_this_api_may_call_the_function(resources):
@@ -221,7 +220,7 @@ def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
     handler = copy.parent / "handler" / "index.py"
     handler.write_text(handler.read_text().replace("\nimport hmac\n", "\nimport hmac  # so\n"))
     before = copy.read_text()
-    assert run(monkeypatch, "--check", copy) == f"{copy} does not match its sources. Run: make embed"
+    assert run(monkeypatch, "--check", copy) == f"{copy} differs from its sources. Run: make embed"
     assert copy.read_text() == before
     assert run(monkeypatch, copy) is None
     assert run(monkeypatch, "--check", copy) is None
@@ -247,8 +246,9 @@ def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, ol
     assert old in before
     changed = before.replace(old, new, 1)
     copy.write_text(changed)
-    problem = run(monkeypatch, "--check", copy)
-    assert bool(problem) == published
+    stale = f"The name of the deployment in {copy} is stale. Run: make embed"
+    assert run(monkeypatch, "--check", copy) == (stale if published else None)
+    assert copy.read_text() == changed
     assert run(monkeypatch, copy) is None
     after = copy.read_text()
     assert (name not in after) == published
