@@ -277,7 +277,7 @@ class Request:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise BadRequest('The body must be a JSON object: {"link": "https://example.com"}.')
+            raise BadRequest("The body must be a JSON object.")
         return value
 
     def etags(self, name):
@@ -310,15 +310,15 @@ def reply_item(status, item, headers={}):
     return reply(status, to_json(record_of(item)), {"ETag": etag_of(item)} | headers)
 
 
-def existing(item, request):
+def existing(item):
     if not item:
-        raise NotFound(f"There is no link with the id {request.link_id[:64]!r}.")
+        raise NotFound("There is no link with this id.")
     return item
 
 
 def rewrite(request, operation, etag, values, **expressions):
     """Change or delete the item that the path names, if If-Match allows; return the new one."""
-    item = existing(find(request.link_id), request)
+    item = existing(find(request.link_id))
     condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
     wanted = request.etags("if-match")
     if wanted not in ([""], ["*"]):
@@ -334,7 +334,7 @@ def rewrite(request, operation, etag, values, **expressions):
     )
     if done:
         return item
-    etag = etag_of(existing(item, request))
+    etag = etag_of(existing(item))
     raise PreconditionFailed(f"If-Match is not what the link's ETag is now, {etag}.")
 
 
@@ -390,7 +390,7 @@ def list_links(request):
 
 def read(request):
     """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
-    item = existing(find(request.link_id), request)
+    item = existing(find(request.link_id))
     # The comparison is the weak one (RFC 9110, 13.1.2).
     seen = [etag.removeprefix("W/") for etag in request.etags("if-none-match")]
     if seen == ["*"] or etag_of(item) in seen:

@@ -392,7 +392,7 @@ UNKNOWN = ["77f19926-3322-5602-871d-febea455b335", "x", "a%2Fb%20", "..%00", "x"
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 def test_an_unknown_link_is_not_found(api, method, link_id):
     body = {"title": "x"} if method == "PATCH" else None
-    api.refuses(404, "^There is no link with the id", method, f"/link/{link_id}", body)
+    api.refuses(404, "^There is no link with this id", method, f"/link/{link_id}", body)
 
 
 @pytest.mark.parametrize("link_id", UNKNOWN[2:4])
