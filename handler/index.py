@@ -19,7 +19,7 @@ import time
 import traceback
 import uuid
 from datetime import datetime, timezone
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import boto3
 from botocore import exceptions
@@ -117,17 +117,19 @@ def canonical(link):
         raise BadRequest("link must be an absolute URL that starts with http:// or https://.")
     scheme, authority, rest = parts[1].lower(), parts[2], parts[3]
     user, at, place = authority.rpartition("@")
-    place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(?::([0-9]{0,5}))?", place)
+    place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(:[0-9]*)?", place)
+    try:
+        number = urlsplit(link).port
+        if place and place[1].startswith("["):
+            ipaddress.IPv6Address(place[1][1:-1])
+    except ValueError:  # or characters that browsers turn into a / or an @
+        place = None
     # Browsers take a backslash for a slash, and would go to another host.
-    if not place or int(place[2] or 0) > 65535 or "\\" in user:
+    if not place or "\\" in user:
         raise BadRequest("link must have a valid host after the //, and a port up to 65535 if any.")
     host, port = place[1].lower(), place[2]
-    if host.startswith("["):
-        try:
-            ipaddress.IPv6Address(host[1:-1])
-        except ValueError:
-            raise BadRequest("link must have an IPv6 address between [ and ].") from None
-    port = f":{port}" if port and int(port) != {"http": 80, "https": 443}[scheme] else ""
+    if number in (None, {"http": 80, "https": 443}[scheme]):
+        port = ""
     link = f"{scheme}://{user}{at}{host}{port}{rest if rest != '/' else ''}"
     if len(link.encode()) > LINK_BYTES:
         raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
@@ -281,8 +283,9 @@ class Request:
         return value
 
     def etags(self, name):
-        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), [""] if not sent."""
-        return [etag.strip() for etag in self.headers.get(name, "").split(",")]
+        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
+        if name in self.headers:
+            return [etag.strip() for etag in self.headers[name].split(",")]
 
 
 def unique(members):
@@ -321,7 +324,7 @@ def rewrite(request, operation, etag, values, **expressions):
     item = existing(find(request.link_id))
     condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
     wanted = request.etags("if-match")
-    if wanted not in ([""], ["*"]):
+    if wanted not in (None, ["*"]):
         condition += " AND etag = :seen"  # "" is never there
         values[":seen"] = item["etag"] if etag_of(item) in wanted else encode("")
     done, item = write(
@@ -392,7 +395,7 @@ def read(request):
     """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
     item = existing(find(request.link_id))
     # The comparison is the weak one (RFC 9110, 13.1.2).
-    seen = [etag.removeprefix("W/") for etag in request.etags("if-none-match")]
+    seen = [etag.removeprefix("W/") for etag in request.etags("if-none-match") or []]
     if seen == ["*"] or etag_of(item) in seen:
         return reply(304, headers={"ETag": etag_of(item)})
     return reply_item(200, item)

@@ -216,16 +216,21 @@ def create_stack(engine, name, parameters=NEVER_THROTTLED):
 
 @contextlib.contextmanager
 def http_api(engine, url):
-    """Give an Api for the stack whose output APIUrl is this, by HTTP to the engine."""
+    """Give an Api for the stack whose output APIUrl is this, by HTTP to the engine.
+
+    It is at `url`, without /link, if the Host header is `host`.
+    """
     at = urlsplit(stack.reachable(url, engine.settings["AWS_ENDPOINT_URL"]))
     # Not every system resolves *.localhost for every client, so the host goes into the header.
     base = f"http://127.0.0.1:{at.port}{at.path.removesuffix('/link')}"
     with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False) as client:
-        yield Api(
+        api = Api(
             lambda method, path, headers, body: client.request(
                 method, base + path, headers=headers, content=body
             )
         )
+        api.url, api.host = base, at.netloc
+        yield api
 
 
 @pytest.fixture(scope="session")

@@ -163,10 +163,13 @@ BAD_LINKS = {
     "port is no number": ({"link": "https://example.com:x/"}, "^link must have a valid host after the //, and a port"),
     "port too large": ({"link": "https://example.com:65536/"}, "^link must have a valid host after the //, and a port"),
     "two ports": ({"link": "https://example.com:1:2/"}, "^link must have a valid host after the //, and a port"),
-    "no IPv6 address": ({"link": "https://[1:2]/"}, "^link must have an IPv6 address"),
+    "no IPv6 address": ({"link": "https://[1:2]/"}, "^link must have a valid host"),
     "IPv6 zone": ({"link": "https://[fe80::1%25eth0]/"}, "^link must have a valid host"),
     "IPv6 zone with a backslash": ({"link": "https://[::1%\\evil]/"}, "^link must have a valid host"),
     "IPv6 address not closed": ({"link": "https://[::1/"}, "^link must have a valid host"),
+    "brackets in the user": ({"link": "https://a[b]@example.com/"}, "^link must have a valid host"),
+    "a character that stands for a/c": ({"link": "https://\u2100.example/"}, "^link must have a valid host"),
+    "port of many digits": ({"link": "https://example.com:" + "1" * 5000}, "^link must have a valid host"),
     "backslash in the host": ({"link": "https://a.example\\@b.example/"}, "^link must have a valid host"),
     "backslash for a slash": ({"link": "https:\\\\example.com"}, "^link must .* http"),
     "inner space": ({"link": "https://example.com/a b"}, "^link must not contain white space"),
@@ -461,7 +464,7 @@ def test_if_match_guards_a_change(api, method, body, status):
     path = path_of(seen.json())
     now = api("PATCH", path, {"notes": "by somebody else"})
     stale, etag = seen.headers["ETag"], now.headers["ETag"]
-    for wrong in (stale, f"W/{etag}", etag.strip('"'), '"*"', "x,*"):
+    for wrong in (stale, f"W/{etag}", etag.strip('"'), '"*"', "x,*", "", '""'):
         api.refuses(412, re.escape(etag), method, path, body, headers={"If-Match": wrong})
     for right in ("*", "%s", f"{stale}, %s"):
         current = api("GET", path).headers["ETag"]
