@@ -246,46 +246,48 @@ def write(operation, etag, **request):
 # --- Routes
 
 
-class Request:
-    """What the routes want of an event; BadRequest where the client got it wrong."""
+def headers_of(event):
+    """Return the headers by their names in lower case; lines of one name are one (RFC 9110, 5.3)."""
+    given = event["multiValueHeaders"] or {}
+    return {name.lower(): ", ".join(lines) for name, lines in given.items()}
 
-    def __init__(self, event):
-        self.event = event
-        self.link_id = (event["pathParameters"] or {}).get("link_id", "")
-        # Header lines of one name are one list (RFC 9110, 5.3).
-        headers = event["multiValueHeaders"] or {}
-        self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
-        scheme = "https" if self.headers.get("x-forwarded-proto") == "https" else "http"
-        path = event["requestContext"]["path"].rstrip("/")
-        self.url = f"{scheme}://{self.headers.get('host', '')}{path}"
 
-    def query(self, *names):
-        """Return the query parameters as a dict; these are the ones there may be."""
-        given = self.event["multiValueQueryStringParameters"] or {}
-        if not set(given) <= set(names) or any(len(values) > 1 for values in given.values()):
-            known = ", ".join(names)
-            raise BadRequest(f"The query may have {known}, each once; an & inside one is %26.")
-        return {name: values[0] for name, values in given.items()}
+def url_of(event):
+    """Return the URL that was asked for, without a query and a slash at its end."""
+    headers = headers_of(event)
+    scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
+    return f"{scheme}://{headers['host']}{event['requestContext']['path'].rstrip('/')}"
 
-    def json(self):
-        """Return the JSON object in the body, whatever its Content-Type."""
-        body = self.event["body"] or ""
-        if len(body) > BODY_LENGTH:
-            raise ContentTooLarge(f"The body must have at most {BODY_LENGTH} characters.")
-        try:
-            if self.event["isBase64Encoded"]:
-                body = base64.b64decode(body, validate=True).decode()
-            value = json.loads(body, object_pairs_hook=unique)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise BadRequest("The body must be a JSON object.")
-        return value
 
-    def etags(self, name):
-        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
-        if name in self.headers:
-            return [etag.strip() for etag in self.headers[name].split(",")]
+def query_of(event, *names):
+    """Return the query parameters, of which there may be these, each once."""
+    given = event["multiValueQueryStringParameters"] or {}
+    if not set(given) <= set(names) or any(len(values) > 1 for values in given.values()):
+        known = ", ".join(names)
+        raise BadRequest(f"The query may have {known}, each once; an & inside one is %26.")
+    return {name: values[0] for name, values in given.items()}
+
+
+def etags_of(event, name):
+    """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
+    header = headers_of(event).get(name)
+    return None if header is None else [etag.strip() for etag in header.split(",")]
+
+
+def json_of(event):
+    """Return the JSON object in the body, whatever its Content-Type."""
+    body = event["body"] or ""
+    if len(body) > BODY_LENGTH:
+        raise ContentTooLarge(f"The body must have at most {BODY_LENGTH} characters.")
+    try:
+        if event["isBase64Encoded"]:
+            body = base64.b64decode(body, validate=True).decode()
+        value = json.loads(body, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return value
 
 
 def unique(members):
@@ -319,11 +321,16 @@ def existing(item):
     return item
 
 
-def rewrite(request, operation, etag, values, **expressions):
+def asked_for(event):
+    """Return the item that the path names."""
+    return existing(find(event["pathParameters"]["link_id"]))
+
+
+def rewrite(event, operation, etag, values, **expressions):
     """Change or delete the item that the path names, if If-Match allows; return the new one."""
-    item = existing(find(request.link_id))
+    item = asked_for(event)
     condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
-    wanted = request.etags("if-match")
+    wanted = etags_of(event, "if-match")
     if wanted not in (None, ["*"]):
         condition += " AND etag = :seen"  # "" is never there
         values[":seen"] = item["etag"] if etag_of(item) in wanted else encode("")
@@ -341,9 +348,9 @@ def rewrite(request, operation, etag, values, **expressions):
     raise PreconditionFailed(f"If-Match is not what the link's ETag is now, {etag}.")
 
 
-def store(request):
+def store(event):
     """POST /link: store a link, or return the one that is there for this URL."""
-    given = request.json()
+    given = json_of(event)
     if "link" not in given:
         raise BadRequest("link is missing.")
     link = canonical(given.pop("link"))
@@ -360,13 +367,13 @@ def store(request):
         Item=item,
         ConditionExpression="attribute_not_exists(link_id)",
     )
-    location = {"Location": f"{request.url}/{link_id_of(link)}"}
+    location = {"Location": f"{url_of(event)}/{link_id_of(link)}"}
     return reply_item(201, item, location) if new else reply_item(200, there, location)
 
 
-def list_links(request):
+def list_links(event):
     """GET /link: a page of links, newest first, or the one that has the URL asked for."""
-    query = request.query("limit", "cursor", "link")
+    query = query_of(event, "limit", "cursor", "link")
     limit = query.get("limit", "100")
     limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
     if not 1 <= limit <= 1000:
@@ -387,31 +394,31 @@ def list_links(request):
     headers = {}
     if more or len(lines) < len(items):
         following = urlencode(query | {"cursor": cursor_of(items[len(lines) - 1])})
-        headers["Link"] = f'<{request.url}?{following}>; rel="next"'
+        headers["Link"] = f'<{url_of(event)}?{following}>; rel="next"'
     return reply(200, "[" + ",\n".join(lines) + "]", headers)
 
 
-def read(request):
+def read(event):
     """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
-    item = existing(find(request.link_id))
+    item = asked_for(event)
     # The comparison is the weak one (RFC 9110, 13.1.2).
-    seen = [etag.removeprefix("W/") for etag in request.etags("if-none-match") or []]
+    seen = [etag.removeprefix("W/") for etag in etags_of(event, "if-none-match") or []]
     if seen == ["*"] or etag_of(item) in seen:
         return reply(304, headers={"ETag": etag_of(item)})
     return reply_item(200, item)
 
 
-def change(request):
+def change(event):
     """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
     values = stamp()
-    for name, value in request.json().items():
+    for name, value in json_of(event).items():
         values[name] = None if value is None and name in FIELDS else check(name, value)
     kept = {name: value for name, value in values.items() if value is not None}
     update = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if len(kept) < len(values):
         update += " REMOVE " + ", ".join(f"#{name}" for name in values if name not in kept)
     item = rewrite(
-        request,
+        event,
         dynamodb.update_item,
         values["etag"],
         {f":{name}": encode(value) for name, value in kept.items()},
@@ -422,9 +429,9 @@ def change(request):
     return reply_item(200, item)
 
 
-def remove(request):
+def remove(event):
     """DELETE /link/{link_id}: forget a link."""
-    rewrite(request, dynamodb.delete_item, None, {})
+    rewrite(event, dynamodb.delete_item, None, {})
     return reply(204)
 
 
@@ -451,7 +458,7 @@ def dispatch(event):
     if not route:
         allowed = ", ".join([*routes, "HEAD", "OPTIONS"])
         raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
-    return route(Request(event))
+    return route(event)
 
 
 def lambda_handler(event, context):

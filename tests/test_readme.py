@@ -43,7 +43,7 @@ def test_fields_and_limits_are_documented(module):
     for name in module.FIELDS:
         assert f"`{name}`" in README
     for limit in (512, 32, 64, 8192):
-        assert re.search(rf"\b{limit:,} (characters|different|bytes)", README), limit
+        assert re.search(rf"\b{limit:,}\s(characters|different|bytes)", README), limit
 
 
 def test_files_are_documented():
