@@ -256,7 +256,8 @@ def url_of(event):
     """Return the URL that was asked for, without a query and a slash at its end."""
     headers = headers_of(event)
     scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
-    return f"{scheme}://{headers['host']}{event['requestContext']['path'].rstrip('/')}"
+    path = event["requestContext"]["path"].rstrip("/")
+    return f"{scheme}://{headers.get('host', '')}{path}"
 
 
 def query_of(event, *names):

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -159,6 +160,14 @@ def plain(value):
 @pytest.fixture
 def events_api(handler):
     return Api(lambda *request: proxy_response(handler.lambda_handler(recorded(*request), None)))
+
+
+@pytest.fixture
+def curl():
+    """Skip a test that needs curl where there is none, but not where CI has to have it."""
+    if not shutil.which("curl"):
+        missing = "this test needs curl: install it, for example with apt-get install curl"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
 
 
 def free_port():

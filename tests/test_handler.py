@@ -296,6 +296,13 @@ def test_headers_of_one_name_are_one_list(handler, api):
     assert handler.lambda_handler(event, None)["statusCode"] == 304
 
 
+def test_an_event_without_headers(handler):
+    """So does the console of API Gateway test a method when it is given none."""
+    for method, body, status in (("POST", json.dumps(LINK), 201), ("GET", None, 200)):
+        event = recorded(method, "/link", {}, body) | {"headers": None, "multiValueHeaders": None}
+        assert handler.lambda_handler(event, None)["statusCode"] == status
+
+
 def test_urls_are_those_that_aws_was_asked(api):
     answer = api("POST", "/link", LINK)
     host = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"

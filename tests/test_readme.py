@@ -3,11 +3,9 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from urllib.parse import urlsplit
 
-import pytest
 import stack
 from conftest import ROOT, create_stack, http_api, settled
 
@@ -66,9 +64,7 @@ def variable(text):
     return re.sub(r'"Reference": "[0-9a-f-]{36}"', '"Reference": "ID"', text)
 
 
-def test_the_transcript_is_what_happens(engine):
-    if not shutil.which("curl"):
-        pytest.skip("the transcript needs curl: install it, for example with apt-get install curl")
+def test_the_transcript_is_what_happens(engine, curl):
     url = stack.reachable(create_stack(engine, "readme"), engine.settings["AWS_ENDPOINT_URL"])
     host = urlsplit(url).netloc
     (transcript,) = re.findall(r"^```console\n(.*?)^```", README, re.M | re.S)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -193,9 +192,7 @@ def listens(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_run_prints_commands_that_work_and_keeps_the_links(runs):
-    if not shutil.which("curl"):
-        pytest.skip("the commands need curl: install it, for example with apt-get install curl")
+def test_run_prints_commands_that_work_and_keeps_the_links(runs, curl):
     first = runs().until("Ctrl-C stops it.")
     post, get = first.commands
     posted = subprocess.run(post, shell=True, capture_output=True, text=True, check=True).stdout
