@@ -82,6 +82,11 @@ def test_an_integration_that_fails_answers_like_the_api(engine):
     delete_stack(engine, "broken")
 
 
+def test_urls_are_those_that_the_engine_was_asked(api):
+    location = api("POST", "/link", {"link": GOOGLE}).headers["Location"]
+    assert location == f"http://{api.host}/prod/link/{api.all()[0]['link_id']}"
+
+
 # --- The table's promises
 
 
