@@ -90,6 +90,9 @@ def engine(port, state=None):
         finally:
             process.terminate()
             process.wait()
+            # Its Lambda workers would end by themselves, but a moment later.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(process, port, log):
