@@ -118,12 +118,36 @@ def outputs_of(stack):
     return {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
 
 
+def protected_tables(client, stack_id):
+    """Return the logical IDs of a stack's tables that are protected from deletion."""
+    dynamodb = boto3.client("dynamodb")
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_id)
+    tables = [
+        (each["LogicalResourceId"], each["PhysicalResourceId"])
+        for page in pages
+        for each in page["StackResourceSummaries"]
+        if each["ResourceType"] == "AWS::DynamoDB::Table" and "DELETE" not in each["ResourceStatus"]
+    ]
+    described = {name: dynamodb.describe_table(TableName=table)["Table"] for name, table in tables}
+    # The local engine has the text of the parameter where AWS has a boolean.
+    return [
+        name for name, table in described.items() if table.get("DeletionProtectionEnabled") in (True, "true")
+    ]
+
+
 def teardown(name):
-    """Delete the stack, and wait until it is gone. StackError if it does not go."""
+    """Delete the stack, and wait until it is gone. StackError if it does not go, or must not."""
     client = boto3.client("cloudformation")
     stack = describe(client, name)
     if not stack:
         raise StackError(f"There is no stack {name} in {client.meta.region_name}.")
+    protected = protected_tables(client, stack["StackId"])
+    if protected:
+        # CloudFormation would delete all else, and then fail.
+        raise StackError(
+            f"{', '.join(protected)} of stack {name} is protected from deletion. To delete it all the same:"
+            f'\n  make deploy STACK={name} PARAMETERS="DeletionProtection=false" && make teardown STACK={name}'
+        )
     seen = set()
     list(events(client, stack["StackId"], seen))  # those of before
     print(f"Deleting stack {name}")

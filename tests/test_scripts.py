@@ -99,6 +99,24 @@ def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, tmp
     script(engine, "teardown", "--stack", "again")
 
 
+def test_a_protected_table_is_not_torn_down(engine):
+    code, printed = script(engine, "deploy", "--stack", "kept", "DeletionProtection=true")
+    assert code == 0, printed
+    (output,) = settled(engine, "kept")["Outputs"]
+    with http_api(engine, output["OutputValue"]) as api:
+        record = api.post("https://www.google.com")
+        code, printed = script(engine, "teardown", "--stack", "kept")
+        assert (code, printed.splitlines()[0]) == (
+            1,
+            "Table of stack kept is protected from deletion. To delete it all the same:",
+        )
+        assert api.all() == [record]
+    mend = re.search(r'^  make deploy STACK=kept PARAMETERS="(\S+)" && make teardown STACK=kept$', printed, re.M)
+    assert script(engine, "deploy", "--stack", "kept", mend[1])[0] == 0
+    code, printed = script(engine, "teardown", "--stack", "kept")
+    assert code == 0, printed
+
+
 @pytest.mark.parametrize("action", ["deploy", "teardown"])
 def test_who_has_no_settings_of_aws_is_told(engine, action):
     unset = {key: value for key, value in engine.settings.items() if key != "AWS_DEFAULT_REGION"}
