@@ -119,14 +119,14 @@ def only_one(state):
         yield
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def stop(*_):
     """End the program in order, once: a second Ctrl-C must not cut off what the first began."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main():

@@ -8,6 +8,7 @@ AWS and on a local engine.
 import argparse
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,20 +120,18 @@ def outputs_of(stack):
 
 
 def protected_tables(client, stack_id):
-    """Return the logical IDs of a stack's tables that are protected from deletion."""
+    """Return the logical IDs of a stack's tables that are there and protected from deletion."""
     dynamodb = boto3.client("dynamodb")
-    pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_id)
-    tables = [
-        (each["LogicalResourceId"], each["PhysicalResourceId"])
-        for page in pages
-        for each in page["StackResourceSummaries"]
-        if each["ResourceType"] == "AWS::DynamoDB::Table" and "DELETE" not in each["ResourceStatus"]
-    ]
-    described = {name: dynamodb.describe_table(TableName=table)["Table"] for name, table in tables}
-    # The local engine has the text of the parameter where AWS has a boolean.
-    return [
-        name for name, table in described.items() if table.get("DeletionProtectionEnabled") in (True, "true")
-    ]
+    protected = []
+    for page in client.get_paginator("list_stack_resources").paginate(StackName=stack_id):
+        for each in page["StackResourceSummaries"]:
+            if each["ResourceType"] == "AWS::DynamoDB::Table" and "PhysicalResourceId" in each:
+                with suppress(dynamodb.exceptions.ResourceNotFoundException):
+                    table = dynamodb.describe_table(TableName=each["PhysicalResourceId"])["Table"]
+                    # The local engine has the text of the parameter where AWS has a boolean.
+                    if table.get("DeletionProtectionEnabled") in (True, "true"):
+                        protected.append(each["LogicalResourceId"])
+    return protected
 
 
 def teardown(name):

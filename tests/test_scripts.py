@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, TEMPLATE, free_port, http_api, settled
+from conftest import ROOT, TEMPLATE, aws, free_port, http_api, resource_ids, settled
 
 
 def script(engine, *arguments):
@@ -115,6 +115,16 @@ def test_a_protected_table_is_not_torn_down(engine):
     assert script(engine, "deploy", "--stack", "kept", mend[1])[0] == 0
     code, printed = script(engine, "teardown", "--stack", "kept")
     assert code == 0, printed
+
+
+def test_a_stack_whose_table_somebody_deleted_is_torn_down(engine):
+    script(engine, "deploy", "--stack", "bare")
+    table = resource_ids(engine, "bare")["Table"]
+    # The engine takes the parameter's text, "false", for protected.
+    aws(engine, *f"dynamodb update-table --table-name {table} --no-deletion-protection-enabled".split())
+    aws(engine, *f"dynamodb delete-table --table-name {table}".split())
+    code, printed = script(engine, "teardown", "--stack", "bare")
+    assert (code, printed.splitlines()[-1]) == (0, "Stack bare is gone.")
 
 
 @pytest.mark.parametrize("action", ["deploy", "teardown"])

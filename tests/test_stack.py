@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, TEMPLATE, aws, create_stack, http_api, resource_ids, settled
+from conftest import TEMPLATE, aws, create_stack, http_api, resource_ids, settled
 
 GOOGLE = "https://www.google.com"
 
@@ -242,9 +242,3 @@ def test_a_parameter_out_of_range_creates_nothing(engine, parameter, sentence):
     assert sentence in aws(engine, *command.split(), *given.split(), fails=True)
     missing = aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
     assert "does not exist" in missing
-
-
-def test_create_stack_takes_the_template_from_the_checkout():
-    """The engine refuses a larger body as AWS does; `make check` counts too."""
-    assert TEMPLATE == ROOT / "setupapidb.yml"
-    assert len(TEMPLATE.read_bytes()) <= 51_200
