@@ -1,15 +1,16 @@
 """The link store behind the API of setupapidb.yml: one function, one table.
 
 lambda_handler() gets each request as a Lambda proxy event of API Gateway. A
-route, found by resource and httpMethod, reads or writes items of the table
-and returns a proxy response. `make embed` copies this file into the template.
+route, found by path and method, reads or writes items and returns a proxy
+response. `make embed` copies this file, and page.html, into the template.
 
-An item is a record, and what only the store sees: `owner`, with `created_at`
-the key of the newest-first index; `etag`, new at every write; and `url`, the
-whole URL if it is too long for the sort key `link`.
+An item is a record, and what only the store sees: `owner`, the hash key of the
+indexes; `etag`, new at every write; `visit`, new at every visit; and `url`,
+the whole URL where the sort key `link` is not it.
 """
 
 import base64
+import hashlib
 import hmac
 import ipaddress
 import json
@@ -18,8 +19,11 @@ import re
 import time
 import traceback
 import uuid
+from collections import Counter
 from datetime import datetime, timezone
-from urllib.parse import urlencode, urlsplit
+from html import escape
+from pathlib import Path
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import boto3
 from botocore import exceptions
@@ -29,14 +33,15 @@ from botocore.config import Config
 
 TABLE = os.environ["TABLE"]
 CURSOR_KEY = os.environ["CURSOR_KEY"].encode()
+COUNT_VISITS = os.environ["COUNT_VISITS"] == "true"
 
-INDEX = "newest"
-OWNER = "everyone"  # the one partition of the index
+OWNER = "everyone"  # the one partition of the indexes
 LINK_BYTES = 8192
 SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
-LONG_LINK = "see url"  # the sort key of a longer link
+SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
 BODY_LENGTH = 262_144  # the largest record fits, each character escaped
-PAGE_BYTES = 2_000_000  # Lambda escapes it again, and returns up to 6 MB
+NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
+ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a UUIDv5
 
 # A call ends within 12 s: three attempts of 1 + 2 s, and waits. A request makes
 # two at most; the function has 25 s for them, and API Gateway waits 29 s.
@@ -60,6 +65,7 @@ class Error(Exception):
 class BadRequest(Error): status = 400
 class NotFound(Error): status = 404
 class MethodNotAllowed(Error): status = 405
+class Conflict(Error): status = 409
 class PreconditionFailed(Error): status = 412
 class ContentTooLarge(Error): status = 413
 class ServiceUnavailable(Error): status = 503
@@ -69,18 +75,17 @@ class ServiceUnavailable(Error): status = 503
 
 
 def text(name, value, most):
-    """Return value if it is a string of at most `most` characters, all valid in UTF-8."""
     if not isinstance(value, str):
         raise BadRequest(f"{name} must be a string.")
     if len(value) > most:
         raise BadRequest(f"{name} must have at most {most} characters, not {len(value)}.")
-    if re.search("[\0\ud800-\udfff]", value):
-        raise BadRequest(f"{name} must not contain NUL or a lone surrogate.")
+    # What neither XML nor UTF-8 has, but tabs and ends of lines.
+    if re.search("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value):
+        raise BadRequest(f"{name} must not contain control characters or lone surrogates.")
     return value
 
 
 def tags(name, value, most):
-    """Return value, without repetitions, if it is an array of at most `most` tags."""
     if not isinstance(value, list) or len(value) > most:
         raise BadRequest(f"{name} must be an array of at most {most} strings.")
     for tag in value:
@@ -89,17 +94,51 @@ def tags(name, value, most):
     return list(dict.fromkeys(value))
 
 
+def moment(name, value):
+    try:
+        if not re.fullmatch(r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:\d\d)", value):
+            raise ValueError
+        return datetime.fromisoformat(value).astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
+        raise BadRequest(f"{name} must be a date and time like 2030-12-31T23:59:59Z.") from None
+
+
+def rfc3339(when):
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def past(name, value, _):
+    if (when := moment(name, value)) > datetime.now(timezone.utc):
+        raise BadRequest(f"{name} must not be in the future.")
+    return rfc3339(when)
+
+
+def future(name, value, _):
+    """Return the time in whole seconds since 1970, which is what DynamoDB's TTL takes."""
+    if (when := int(moment(name, value).timestamp())) <= time.time():
+        raise BadRequest(f"{name} must be in the future.")
+    return when
+
+
+def number(name, value, most):
+    if type(value) is not int or not 0 <= value <= most:
+        raise BadRequest(f"{name} must be a whole number from 0 to {most}.")
+    return value
+
+
 # What may be said of a link besides its URL: the rule and the limit of a field.
-FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192)}
-RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS)
+FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (future, None)}
+# What a new link may bring along from where it was before.
+NEW = FIELDS | {"created_at": (past, None), "visits": (number, 10**15), "visited_at": (past, None)}
+RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS, "visits", "visited_at")
 
 
-def check(name, value):
-    """Return the value of a field as it is to be stored."""
-    if name not in FIELDS:
-        raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(FIELDS)} can.")
-    rule, most = FIELDS[name]
-    return rule(name, value, most)
+def check(given, fields):
+    """Return the fields of a body as they are to be stored."""
+    for name in given:
+        if name not in fields:
+            raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(fields)} can.")
+    return {name: fields[name][0](name, value, fields[name][1]) for name, value in given.items()}
 
 
 def canonical(link):
@@ -110,7 +149,7 @@ def canonical(link):
     """
     given = text("link", link, BODY_LENGTH)
     link = given.strip()
-    if re.search(r"[\0-\x08\x0e-\x1f\x7f-\x9f]", given) or re.search(r"\s", link):
+    if re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", link):
         raise BadRequest("link must not contain white space or control characters; a space is %20.")
     parts = re.fullmatch(r"(?ai)(https?)://([^/?#]*)(.*)", link)
     if not parts:
@@ -127,16 +166,11 @@ def canonical(link):
     # Browsers take a backslash for a slash, and would go to another host.
     if not place or "\\" in user:
         raise BadRequest("link must have a valid host after the //, and a port up to 65535 if any.")
-    host, port = place[1].lower(), place[2]
-    if number in (None, {"http": 80, "https": 443}[scheme]):
-        port = ""
-    link = f"{scheme}://{user}{at}{host}{port}{rest if rest != '/' else ''}"
+    port = "" if number in (None, {"http": 80, "https": 443}[scheme]) else place[2]
+    link = f"{scheme}://{user}{at}{place[1].lower()}{port}{rest if rest != '/' else ''}"
     if len(link.encode()) > LINK_BYTES:
         raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
     return link
-
-
-# --- Storage
 
 
 def link_id_of(link):
@@ -144,14 +178,22 @@ def link_id_of(link):
     return str(uuid.uuid5(uuid.NAMESPACE_URL, link))
 
 
+# --- Storage
+
+# DynamoDB deletes what has expired, but days later.
+FREE = "(attribute_not_exists(link_id) OR expires_at <= :now)"
+LIVE = "NOT " + FREE
+
+
 def encode(value):
-    """Return a string or a list of strings as DynamoDB takes it."""
-    return {"S": value} if isinstance(value, str) else {"L": [encode(each) for each in value]}
+    if isinstance(value, list):
+        return {"L": [encode(each) for each in value]}
+    return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
 
 def decode(attribute):
-    """Return what encode() was given."""
-    return attribute["S"] if "S" in attribute else [decode(each) for each in attribute["L"]]
+    ((kind, value),) = attribute.items()
+    return value if kind == "S" else int(value) if kind == "N" else [decode(each) for each in value]
 
 
 def record_of(item):
@@ -159,6 +201,8 @@ def record_of(item):
     record = {name: decode(item[name]) for name in RECORD if name in item}
     if "url" in item:
         record["link"] = decode(item["url"])
+    if "expires_at" in item:
+        record["expires_at"] = rfc3339(datetime.fromtimestamp(record["expires_at"], timezone.utc))
     return record
 
 
@@ -166,15 +210,20 @@ def etag_of(item):
     return f'"{decode(item["etag"])}"'
 
 
-def stamp():
-    """Return what each write renews: updated_at (RFC 3339, UTC, milliseconds) and etag."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return {"updated_at": now.replace("+00:00", "Z"), "etag": uuid.uuid4().hex}
+def is_live(item):
+    return bool(item) and ("expires_at" not in item or decode(item["expires_at"]) > time.time())
+
+
+def live(item):
+    """Return the item if there is one that has not expired."""
+    if not is_live(item):
+        raise NotFound("There is no link with this id.")
+    return item
 
 
 def find(link_id):
     """Return the item with this id as it is now, or None."""
-    if not 0 < len(link_id) <= 64:
+    if not re.fullmatch(NAME, link_id):
         return None
     page = dynamodb.query(
         TableName=TABLE,
@@ -182,68 +231,114 @@ def find(link_id):
         ExpressionAttributeValues={":link_id": encode(link_id)},
         ConsistentRead=True,
     )
-    return next(iter(page["Items"]), None)
+    return next(filter(is_live, page["Items"]), None)
 
 
-def newest(count, start):
-    """Return up to `count` items or 1 MB, newest first, and whether there may be more.
+def page_of(query, count):
+    """Return up to `count` records that the query asks for, and the cursor to go on, or None.
 
-    They come after the index key `start`; None is before the first.
+    They come newest first, or with `since` in the order of their changes. The
+    work is one Query of up to 1 MB: there may be fewer, or none, though more follow.
     """
+    wanted = set(tags("tag", query.get("tag", []), 32))
+    words = query.get("q", [""])[0].casefold().split()
+    index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
+    condition, values, request = "#owner = :owner", {":owner": encode(OWNER)}, {}
+    if "cursor" in query:
+        request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
+    elif "since" in query:
+        condition += " AND updated_at >= :since"
+        values[":since"] = encode(rfc3339(moment("since", query["since"][0])))
+    if not wanted and not words:
+        request["Limit"] = count + 1  # one more tells whether another page follows
     names = {f"#{name}": name for name in ("url", *RECORD)}
     page = dynamodb.query(
         TableName=TABLE,
-        IndexName=INDEX,
-        KeyConditionExpression="#owner = :owner",
+        IndexName=index,
+        KeyConditionExpression=condition,
         ExpressionAttributeNames={"#owner": "owner", **names},
-        ExpressionAttributeValues={":owner": encode(OWNER)},
+        ExpressionAttributeValues=values,
         ProjectionExpression=", ".join(names),
-        ScanIndexForward=False,
-        Limit=count,
-        **({"ExclusiveStartKey": start} if start else {}),
+        ScanIndexForward="since" in query,
+        **request,
     )
-    return page["Items"], "LastEvaluatedKey" in page
+    records, last, before = [], page.get("LastEvaluatedKey"), None
+    for item in filter(is_live, page["Items"]):
+        record = record_of(item)
+        tagged = record.get("tags", [])
+        said = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged])
+        if wanted <= set(tagged) and all(word in said.casefold() for word in words):
+            if len(records) == count:
+                last = before
+                break
+            records.append(record)
+            before = item
+    return records, last and cursor_of(last, order)
 
 
-def cursor_of(item):
-    """Return an opaque text from which start_of() has the index key of an item."""
-    return signed("\n".join(decode(item[name]) for name in ("created_at", "link_id", "link")).encode())
+def cursor_of(item, order):
+    """Return an opaque text from which start_of() has the key of an item in the index with this order."""
+    return signed("\n".join(decode(item[name]) for name in (order, "link_id", "link")).encode(), order)
 
 
-def start_of(cursor):
+def start_of(cursor, order):
     try:
         key = base64.urlsafe_b64decode(cursor + "==")[12:]
     except ValueError:
         key = b""
-    if not hmac.compare_digest(signed(key).encode(), cursor.encode()):
+    if not hmac.compare_digest(signed(key, order).encode(), cursor.encode()):
         raise BadRequest("cursor must be one from a Link header of this API.")
-    names = ("owner", "created_at", "link_id", "link")
-    return dict(zip(names, map(encode, [OWNER, *key.decode().split("\n")])))
+    values = [OWNER, *key.decode().split("\n")]
+    return dict(zip(("owner", order, "link_id", "link"), map(encode, values)))
 
 
-def signed(key):
+def signed(key, order):
     """Return the cursor of a key, signed so that an altered one is refused; it is no secret."""
-    signature = hmac.digest(CURSOR_KEY, key, "sha256")[:12]
+    signature = hmac.digest(CURSOR_KEY, order.encode() + key, "sha256")[:12]
     return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
 
-def write(operation, etag, **request):
-    """Do a conditional write that leaves an item with this etag, or None for no item.
+def stamp():
+    """Return what each write renews."""
+    return {"updated_at": rfc3339(datetime.now(timezone.utc)), "etag": uuid.uuid4().hex}
+
+
+def write(operation, mark, condition, values, **request):
+    """Do a conditional write that leaves an item with this mark, an attribute's name and value.
 
     Return whether it is done, and the item as the operation returns it, or
     else the one that is there, {} for none. When an answer is lost the SDK
-    writes again, and fails on what it did before: the etag tells.
+    writes again, and fails on what it did before: the mark tells.
     """
-    request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    values = {"now": int(time.time()), **values}
     try:
-        return True, operation(TableName=TABLE, **request).get("Attributes", {})
+        done = operation(
+            TableName=TABLE,
+            ConditionExpression=condition,
+            ExpressionAttributeValues={f":{name}": encode(value) for name, value in values.items()},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            **request,
+        )
+        return True, done.get("Attributes", {})
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         item = error.response.get("Item", {})
         again = error.response["ResponseMetadata"]["RetryAttempts"] > 0
-        return again and item.get("etag") == (etag and encode(etag)), item
+        return again and item.get(mark[0]) == (mark[1] and encode(mark[1])), item
 
 
-# --- Routes
+def create(link_id, link, fields):
+    """Store a link if the id is free; return whether it was, and the item that is there now."""
+    now = stamp()
+    item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]}
+    item |= now | fields
+    if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
+        item |= {"link": SEE_URL, "url": link}
+    item = {name: encode(value) for name, value in item.items()}
+    new, there = write(dynamodb.put_item, ("etag", now["etag"]), FREE, {}, Item=item)
+    return new, item if new else there
+
+
+# --- Requests and answers
 
 
 def headers_of(event):
@@ -252,21 +347,27 @@ def headers_of(event):
     return {name.lower(): ", ".join(lines) for name, lines in given.items()}
 
 
-def url_of(event):
-    """Return the URL that was asked for, without a query and a slash at its end."""
+def path_of(event):
+    """Return the segments of the path below the stage."""
+    proxy = (event["pathParameters"] or {}).get("proxy", "")
+    return event["resource"].replace("{proxy+}", unquote(proxy)).strip("/").split("/")
+
+
+def url_of(event, *path):
     headers = headers_of(event)
     scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
-    path = event["requestContext"]["path"].rstrip("/")
-    return f"{scheme}://{headers.get('host', '')}{path}"
+    asked = event["requestContext"]["path"].strip("/").split("/")
+    stage = asked[: len(asked) - len(path_of(event))]
+    return f"{scheme}://{headers.get('host', '')}/{'/'.join([*stage, *path])}"
 
 
 def query_of(event, *names):
-    """Return the query parameters, of which there may be these, each once."""
+    """Return the values of the query parameters: there may be these, each once but for tag."""
     given = event["multiValueQueryStringParameters"] or {}
-    if not set(given) <= set(names) or any(len(values) > 1 for values in given.values()):
+    if not set(given) <= set(names) or any(len(given[name]) > 1 for name in given if name != "tag"):
         known = ", ".join(names)
-        raise BadRequest(f"The query may have {known}, each once; an & inside one is %26.")
-    return {name: values[0] for name, values in given.items()}
+        raise BadRequest(f"The query may have {known}, each once but for tag; an & inside one is %26.")
+    return given
 
 
 def etags_of(event, name):
@@ -292,10 +393,22 @@ def json_of(event):
 
 
 def unique(members):
-    """Return a JSON object's members as a dict if no two have one name (RFC 8259, 4)."""
     if len(dict(members)) < len(members):
         raise BadRequest("The body must not name a member of an object twice.")
     return dict(members)
+
+
+def link_of(given, link_id):
+    """Take the link out of a body, and return it as it is to be stored with this id."""
+    if "link" not in given:
+        raise BadRequest("link is missing.")
+    link = canonical(given.pop("link"))
+    if link_id != link_id_of(link) and re.fullmatch(ID, link_id):
+        raise Conflict(
+            "An id like this belongs to one URL, so that what is said of it can change, the URL cannot."
+            " POST the other URL, or PUT it under a name of your own."
+        )
+    return link
 
 
 def to_json(value):
@@ -303,10 +416,10 @@ def to_json(value):
 
 
 def reply(status, body="", headers={}):
-    """Return a proxy response with a body of JSON."""
     common = {
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Expose-Headers": "ETag, Link, Location",
+        "Cache-Control": "no-cache",
         "Content-Type": "application/json",
     }
     return {"statusCode": status, "headers": common | headers, "body": body and body + "\n"}
@@ -316,129 +429,195 @@ def reply_item(status, item, headers={}):
     return reply(status, to_json(record_of(item)), {"ETag": etag_of(item)} | headers)
 
 
-def existing(item):
-    if not item:
-        raise NotFound("There is no link with this id.")
-    return item
+def reply_list(event, query, values, cursor):
+    """Return a JSON array with a line for each value, and the link to the next page if there is a cursor."""
+    headers = {}
+    if cursor:
+        following = urlencode({**query, "cursor": cursor}, doseq=True)
+        headers["Link"] = f'<{url_of(event, *path_of(event))}?{following}>; rel="next"'
+    return reply(200, "[" + ",\n".join(map(to_json, values)) + "]", headers)
 
 
-def asked_for(event):
-    """Return the item that the path names."""
-    return existing(find(event["pathParameters"]["link_id"]))
+def reply_error(event, error):
+    """Return the answer that an Error is: JSON, or for a person who follows a short link a page."""
+    reference = event["requestContext"]["requestId"]
+    if path_of(event)[0] == "go" and "text/html" in headers_of(event).get("accept", ""):
+        body = f"<!doctype html><title>{error.status}</title><p>{escape(str(error))}<p><small>{reference}</small>"
+        return reply(error.status, body, HTML | error.headers)
+    return reply(error.status, to_json({"Error": str(error), "Reference": reference}), error.headers)
 
 
-def rewrite(event, operation, etag, values, **expressions):
-    """Change or delete the item that the path names, if If-Match allows; return the new one."""
-    item = asked_for(event)
-    condition, values = "link_id = :link_id", {":link_id": item["link_id"], **values}
-    wanted = etags_of(event, "if-match")
+def unless_seen(event, answer):
+    """Return the answer to a GET, or 304 if the client has it; the comparison is weak (RFC 9110, 13.1.2)."""
+    etag = answer["headers"]["ETag"]
+    seen = [each.removeprefix("W/") for each in etags_of(event, "if-none-match") or []]
+    return reply(304, headers={"ETag": etag}) if seen == ["*"] or etag in seen else answer
+
+
+# --- Routes
+
+
+def rewrite(event, item, operation, mark, values, **request):
+    """Change or delete an item, if If-Match allows; return the new one."""
+    condition, wanted = LIVE, etags_of(event, "if-match")
     if wanted not in (None, ["*"]):
         condition += " AND etag = :seen"  # "" is never there
-        values[":seen"] = item["etag"] if etag_of(item) in wanted else encode("")
-    done, item = write(
-        operation,
-        etag,
-        Key={"link_id": item["link_id"], "link": item["link"]},
-        ConditionExpression=condition,
-        ExpressionAttributeValues=values,
-        **expressions,
-    )
+        values["seen"] = decode(item["etag"]) if etag_of(item) in wanted else ""
+    key = {name: item[name] for name in ("link_id", "link")}
+    done, item = write(operation, mark, condition, values, Key=key, **request)
     if done:
         return item
-    etag = etag_of(existing(item))
+    etag = etag_of(live(item))
     raise PreconditionFailed(f"If-Match is not what the link's ETag is now, {etag}.")
 
 
-def store(event):
-    """POST /link: store a link, or return the one that is there for this URL."""
-    given = json_of(event)
-    if "link" not in given:
-        raise BadRequest("link is missing.")
-    link = canonical(given.pop("link"))
-    fields = {name: check(name, value) for name, value in given.items()}
-    now = stamp()
-    item = {"link_id": link_id_of(link), "link": link, "owner": OWNER, **now, **fields}
-    item["created_at"] = now["updated_at"]
-    if len(link.encode()) > SORT_KEY_BYTES:
-        item |= {"link": LONG_LINK, "url": link}
-    item = {name: encode(value) for name, value in item.items()}
-    new, there = write(
-        dynamodb.put_item,
-        now["etag"],
-        Item=item,
-        ConditionExpression="attribute_not_exists(link_id)",
-    )
-    location = {"Location": f"{url_of(event)}/{link_id_of(link)}"}
-    return reply_item(201, item, location) if new else reply_item(200, there, location)
-
-
-def list_links(event):
-    """GET /link: a page of links, newest first, or the one that has the URL asked for."""
-    query = query_of(event, "limit", "cursor", "link")
-    limit = query.get("limit", "100")
-    limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
-    if not 1 <= limit <= 1000:
-        raise BadRequest("limit must be a whole number from 1 to 1000.")
-    start = start_of(query["cursor"]) if "cursor" in query else None
-    if "link" in query:
-        item = find(link_id_of(canonical(query["link"])))
-        return reply(200, to_json([record_of(item)] if item else []))
-    # One item more tells whether another page follows.
-    items, more = newest(limit + 1, start)
-    lines, size = [], 0
-    for item in items[:limit]:
-        line = to_json(record_of(item))
-        size += len(line.encode())
-        if lines and size > PAGE_BYTES:
-            break
-        lines.append(line)
-    headers = {}
-    if more or len(lines) < len(items):
-        following = urlencode(query | {"cursor": cursor_of(items[len(lines) - 1])})
-        headers["Link"] = f'<{url_of(event)}?{following}>; rel="next"'
-    return reply(200, "[" + ",\n".join(lines) + "]", headers)
-
-
-def read(event):
-    """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
-    item = asked_for(event)
-    # The comparison is the weak one (RFC 9110, 13.1.2).
-    seen = [etag.removeprefix("W/") for etag in etags_of(event, "if-none-match") or []]
-    if seen == ["*"] or etag_of(item) in seen:
-        return reply(304, headers={"ETag": etag_of(item)})
-    return reply_item(200, item)
-
-
-def change(event):
-    """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
-    values = stamp()
-    for name, value in json_of(event).items():
-        values[name] = None if value is None and name in FIELDS else check(name, value)
-    kept = {name: value for name, value in values.items() if value is not None}
-    update = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
-    if len(kept) < len(values):
-        update += " REMOVE " + ", ".join(f"#{name}" for name in values if name not in kept)
+def update(event, item, fields, link):
+    """Set these fields of an item, remove those that are None, and set its link if given, if If-Match allows."""
+    fields = stamp() | fields
+    if link and decode(item["link_id"]) != link_id_of(link):
+        fields["url"] = link
+    kept = {name: value for name, value in fields.items() if value is not None}
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
+    if len(kept) < len(fields):
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in fields if name not in kept)
     item = rewrite(
         event,
+        item,
         dynamodb.update_item,
-        values["etag"],
-        {f":{name}": encode(value) for name, value in kept.items()},
-        UpdateExpression=update,
-        ExpressionAttributeNames={f"#{name}": name for name in values},
+        ("etag", fields["etag"]),
+        kept,
+        UpdateExpression=expression,
+        ExpressionAttributeNames={f"#{name}": name for name in fields},
         ReturnValues="ALL_NEW",
     )
     return reply_item(200, item)
 
 
-def remove(event):
+def list_links(event):
+    """GET /link: a page of links, newest first, or the one that has the URL asked for."""
+    query = query_of(event, "limit", "cursor", "link", "tag", "q", "since")
+    limit = query.get("limit", ["100"])[0]
+    limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
+    if not 1 <= limit <= 1000:
+        raise BadRequest("limit must be a whole number from 1 to 1000.")
+    if "link" in query:
+        item = find(link_id_of(canonical(query["link"][0])))
+        return reply_list(event, query, [record_of(item)] if item else [], None)
+    return reply_list(event, query, *page_of(query, limit))
+
+
+def store(event):
+    """POST /link: store a link, or return the one that is there for this URL."""
+    given = json_of(event)
+    link = link_of(given, "")
+    link_id = link_id_of(link)
+    new, item = create(link_id, link, check(given, NEW))
+    return reply_item(201 if new else 200, item, {"Location": url_of(event, "link", link_id)})
+
+
+def read(event, link_id):
+    """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
+    return unless_seen(event, reply_item(200, live(find(link_id))))
+
+
+def put(event, link_id):
+    """PUT /link/{link_id}: store a link under a name, or replace what is there."""
+    if not re.fullmatch(NAME, link_id):
+        raise BadRequest("A name has 1 to 64 letters, digits and -._~, and one of the first two first.")
+    given = json_of(event)
+    link = link_of(given, link_id)
+    fields = check(given, NEW)
+    if etags_of(event, "if-match") is None:
+        new, item = create(link_id, link, fields)
+        if new:
+            return reply_item(201, item, {"Location": url_of(event, "link", link_id)})
+        unwanted = etags_of(event, "if-none-match") or []
+        if unwanted == ["*"] or etag_of(item) in unwanted:
+            raise PreconditionFailed(f"There is a link with this name; its ETag is {etag_of(item)}.")
+    elif not (item := find(link_id)):
+        raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
+    return update(event, item, {name: fields.get(name) for name in FIELDS}, link)
+
+
+def change(event, link_id):
+    """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
+    given = json_of(event)
+    link = link_of(given, link_id) if "link" in given else None
+    removed = {name: None for name, value in given.items() if value is None and name in FIELDS}
+    fields = check({name: value for name, value in given.items() if name not in removed}, FIELDS)
+    return update(event, live(find(link_id)), fields | removed, link)
+
+
+def remove(event, link_id):
     """DELETE /link/{link_id}: forget a link."""
-    rewrite(event, dynamodb.delete_item, None, {})
+    rewrite(event, live(find(link_id)), dynamodb.delete_item, ("etag", None), {})
     return reply(204)
 
 
+def go(event, link_id):
+    """GET /go/{link_id}: redirect to the link, and count the visit."""
+    item = live(find(link_id))
+    if COUNT_VISITS and event["httpMethod"] == "GET":
+        visit = uuid.uuid4().hex
+        _, item = write(
+            dynamodb.update_item,
+            ("visit", visit),
+            LIVE + " AND NOT visit = :visit",
+            {"one": 1, "visit": visit, "at": stamp()["updated_at"]},
+            Key={name: item[name] for name in ("link_id", "link")},
+            UpdateExpression="SET visited_at = :at, visit = :visit ADD visits :one",
+            ReturnValues="ALL_NEW",
+        )
+    # What is not ASCII is percent-encoded (RFC 3987, 3.1); all else stays as it was stored.
+    safe = "".join(map(chr, range(0x21, 0x7F)))
+    return reply(302, headers={"Location": quote(record_of(live(item))["link"], safe)})
+
+
+def list_tags(event):
+    """GET /tags: the tags of a page of links, and how many of these have each."""
+    query = query_of(event, "cursor", "tag", "q")
+    records, cursor = page_of(query, 1000)
+    counts = Counter(tag for record in records for tag in record.get("tags", []))
+    return reply_list(event, query, [{"tag": tag, "count": counts[tag]} for tag in sorted(counts)], cursor)
+
+
+def feed(event):
+    """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
+    query = query_of(event, "tag", "q")
+    records, _ = page_of(query, 50)
+    asked = "?" + urlencode(query, doseq=True)
+    here = escape(url_of(event, "feed") + asked.rstrip("?"))
+    updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
+    lines = [
+        '<feed xmlns="http://www.w3.org/2005/Atom"><title>Links</title><author><name>apidb</name></author>',
+        f"<id>urn:uuid:{link_id_of(TABLE + asked)}</id><updated>{updated}</updated>",
+        f'<link rel="self" href="{here}"/><link href="{escape(url_of(event, ""))}"/>',
+    ]
+    for record in records:
+        link, title = escape(record["link"]), escape(record.get("title") or record["link"])
+        tagged = [f'<category term="{escape(tag)}"/>' for tag in record.get("tags", [])]
+        lines += [
+            f"<entry><title>{title}</title><id>urn:uuid:{link_id_of(TABLE + record['link_id'])}</id>",
+            f"<published>{record['created_at']}</published><updated>{record['updated_at']}</updated>",
+            f'<link href="{link}"/>{"".join(tagged)}<summary>{escape(record.get("notes", ""))}</summary></entry>',
+        ]
+    body = "\n".join([*lines, "</feed>"])
+    headers = {"Content-Type": "application/atom+xml", "ETag": f'"{uuid.uuid5(uuid.NAMESPACE_URL, body).hex}"'}
+    return unless_seen(event, reply(200, body, headers))
+
+
+def show(event):
+    """GET /: the page for people, which uses the API as any client does."""
+    return reply(200, PAGE, HTML)
+
+
 ROUTES = {
+    "/": {"GET": show},
     "/link": {"GET": list_links, "POST": store},
-    "/link/{link_id}": {"GET": read, "PATCH": change, "DELETE": remove},
+    "/link/{link_id}": {"GET": read, "PUT": put, "PATCH": change, "DELETE": remove},
+    "/go/{link_id}": {"GET": go},
+    "/tags": {"GET": list_tags},
+    "/feed": {"GET": feed},
 }
 
 # --- Entry point
@@ -452,23 +631,25 @@ def is_transient(error):
     return isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError))
 
 
-def dispatch(event):
-    """Return the answer of the route that the event is for."""
-    method, routes = event["httpMethod"], ROUTES[event["resource"]]
-    route = routes.get("GET" if method == "HEAD" else method)
-    if not route:
-        allowed = ", ".join([*routes, "HEAD", "OPTIONS"])
+def dispatch(event, route, names):
+    if route not in ROUTES:
+        raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
+    method, methods = event["httpMethod"], ROUTES[route]
+    answer = methods.get("GET" if method == "HEAD" else method)
+    if not answer:
+        allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
         raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
-    return route(event)
+    return answer(event, *names)
 
 
 def lambda_handler(event, context):
     """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line."""
     start = time.perf_counter()
-    reference = event["requestContext"]["requestId"]
-    log = {"level": "INFO", "method": event["httpMethod"], "resource": event["resource"]}
+    first, *names = path_of(event)
+    route = f"/{first}" + "/{link_id}" * len(names)
+    log = {"level": "INFO", "method": event["httpMethod"], "resource": route if route in ROUTES else "unknown"}
     try:
-        answer = dispatch(event)
+        answer = dispatch(event, route, names)
     except Exception as error:
         if not isinstance(error, Error):
             log |= {"level": "ERROR", "error": traceback.format_exc()}
@@ -476,10 +657,26 @@ def lambda_handler(event, context):
                 error = ServiceUnavailable("The store is busy; try again soon.", {"Retry-After": "1"})
             else:
                 error = Error("Something went wrong here; the log has it under the reference.")
-        body = to_json({"Error": str(error), "Reference": reference})
-        answer = reply(error.status, body, error.headers)
+        answer = reply_error(event, error)
     if event["httpMethod"] == "HEAD":  # is GET without a body (RFC 9110, 9.3.2)
         answer["body"] = ""
     ms = round((time.perf_counter() - start) * 1000, 1)
-    print(json.dumps(log | {"status": answer["statusCode"], "ms": ms, "request_id": reference}))
+    log |= {"status": answer["statusCode"], "ms": ms, "request_id": event["requestContext"]["requestId"]}
+    print(json.dumps(log))
     return answer
+
+
+# --- The page
+
+PAGE = Path(__file__).with_name("page.html").read_text()  # `make embed` puts its text here
+
+
+def policy(page):
+    """Return a Content-Security-Policy by which a page may use its own style and script, and this API."""
+    allowed = ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]
+    for kind, code in re.findall("<(style|script)>(.*?)</", page, re.S):
+        allowed.append(f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'")
+    return "; ".join(allowed)
+
+
+HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy(PAGE)}

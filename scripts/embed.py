@@ -1,7 +1,8 @@
 """Put a template's sources into it: `embed.py` writes, `embed.py --check` only looks.
 
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
-relative to the template, as its `Code.ZipFile`. The logical ID of the API's
+relative to the template, as its `Code.ZipFile`. Where it reads a text beside
+it, by Path(__file__).with_name("page.html").read_text(), it gets the text. The logical ID of the API's
 deployment ends in a hash over what a deployment publishes, so that an update
 of the stack makes a new one when, and only when, that changed.
 """
@@ -55,6 +56,18 @@ def deployment_hash(text):
     return hashlib.sha256(repr(sorted(published.items())).encode()).hexdigest()[:10]
 
 
+def with_texts(code, folder):
+    """Return Python code in which the text of a file beside it stands where the code reads that file."""
+
+    def literal(call):
+        text = (folder / call[1]).read_bytes().decode()
+        if '"""' in text or text[-1:] in ('"', "\\"):
+            raise ValueError(f'{folder / call[1]} must not have """ in it, nor end with a quote or backslash.')
+        return f'r"""{text}"""'
+
+    return re.sub(r'Path\(__file__\)\.with_name\("([^"]+)"\)\.read_text\(\)', literal, code)
+
+
 def with_sources(template):
     """Return the text of the template at this path with its sources as they are now.
 
@@ -66,10 +79,11 @@ def with_sources(template):
         source = child(node, "Metadata", "Source")
         if source:
             path = template.parent / source.value
-            places.append((child(node, "Properties", "Code", "ZipFile"), path))
+            step = child(node, "Properties", "Code").start_mark.column - child(node, "Properties").start_mark.column
+            places.append((child(node, "Properties", "Code", "ZipFile"), step, path))
     # From the end, so that what is replaced moves none of the places before it.
-    for block, path in sorted(places, key=lambda place: -place[0].start_mark.index):
-        code = path.read_bytes().decode()
+    for block, step, path in sorted(places, key=lambda place: -place[0].start_mark.index):
+        code = with_texts(path.read_bytes().decode(), path.parent)
         if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]| \n", code):
             raise ValueError(
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"
@@ -77,7 +91,7 @@ def with_sources(template):
             )
         start, end = block.start_mark.index, block.end_mark.index
         end = start + len(text[start:end].rstrip()) + 1
-        indent = " " * (text[:start].split("\n")[-1].index("ZipFile") + 2)
+        indent = " " * (text[:start].split("\n")[-1].index("ZipFile") + step)
         text = text[:start] + "|\n" + textwrap.indent(code, indent) + text[end:]
     return text
 

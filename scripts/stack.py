@@ -171,10 +171,10 @@ def reachable(url, endpoint):
 
 
 def show(outputs):
-    """Print the API's URL and commands to try."""
+    """Print the URLs of the API and its page, and commands to try."""
     url = reachable(outputs["APIUrl"], boto3.client("cloudformation").meta.endpoint_url)
     print(
-        f"\nThe API is at {url}\n\nStore a link, and list the links:\n\n"
+        f"\nThe API is at {url}\nIts page is at {url.removesuffix('link')}\n\nStore a link, and list the links:\n\n"
         f"""  curl -X POST -d '{{"link": "https://www.google.com"}}' {url}\n"""
         f"  curl {url}\n",
         flush=True,

@@ -1,13 +1,17 @@
 """What the API promises, tried on the handler alone and on the whole stack."""
 
 import base64
+import hashlib
 import json
 import re
 import uuid
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
+from xml.etree import ElementTree
 
+import feedparser
 import pytest
+from conftest import ROOT
 
 GOOGLE = "https://www.google.com"
 LONG = "https://example.com/" + "x" * 8172  # 8,192 bytes
@@ -37,7 +41,7 @@ def test_post_stores_a_link(api):
 
 
 def test_post_keeps_what_is_said_of_a_link(api):
-    fields = {"title": 'Ünïcode "q" \\ \U0001f517', "tags": ["a b", "ß", "a"], "notes": "1\n2\t\x01"}
+    fields = {"title": 'Ünïcode "q" \\ \U0001f517', "tags": ["a b", "ß", "a"], "notes": "1\r\n2\t\x7f"}
     record = api.post(GOOGLE, **fields)
     assert record == record | fields
     assert api.all() == [record] == [api("GET", path_of(record)).json()]
@@ -180,20 +184,20 @@ BAD_LINKS = {
     "C1 control character": ({"link": "https://example.com/\x85a"}, "^link must not .* control"),
     "control character at an end": ({"link": "\x1fhttps://example.com/"}, "^link must not .* control"),
     "DEL": ({"link": "https://example.com/\x7f"}, "^link must not .* control"),
-    "NUL": ({"link": "https://example.com/\0"}, "^link must not contain NUL"),
+    "NUL": ({"link": "https://example.com/\0"}, "^link must not contain control characters"),
     "lone surrogate": ({"link": "https://example.com/\ud800"}, "^link must not .* surrogate"),
     "too long": ({"link": LONG + "x"}, "^link must have at most 8192 bytes, not 8193"),
     "too long in UTF-8": ({"link": LONG[:-1] + "\u00e9"}, "^link must have at most 8192 bytes"),
 }
 BAD_FIELDS = {
-    "unknown field": ({"colour": "red"}, "'colour' cannot be set; title, tags, notes can"),
+    "unknown field": ({"colour": "red"}, "'colour' cannot be set; title, tags, notes, expires_at.* can"),
     "id": ({"link_id": "x"}, "'link_id' cannot be set"),
     "unknown field with a surrogate": ({"\udfff": 1}, "cannot be set"),
     "title is true": ({"title": True}, "^title must be a string"),
     "title is a number": ({"title": 1.5}, "^title must be a string"),
     "title is an object": ({"title": {}}, "^title must be a string"),
     "title too long": ({"title": "x" * 513}, "^title must have at most 512 characters, not 513"),
-    "title with NUL": ({"title": "a\0b"}, "^title must not contain NUL"),
+    "title with NUL": ({"title": "a\0b"}, "^title must not contain control characters"),
     "title with a lone surrogate": ({"title": "\udc00"}, "^title must not .* surrogate"),
     "notes too long": ({"notes": "x" * 8193}, "^notes must have at most 8192 characters, not 8193"),
     "notes is an array": ({"notes": ["x"]}, "^notes must be a string"),
@@ -205,7 +209,7 @@ BAD_FIELDS = {
     "tag blank": ({"tags": [" "]}, "tags must not be blank"),
     "tag is a number": ({"tags": [1]}, "tags must be a string"),
     "tag is null": ({"tags": [None]}, "tags must be a string"),
-    "tag with NUL": ({"tags": ["\0"]}, "tags must not contain NUL"),
+    "tag with NUL": ({"tags": ["\0"]}, "tags must not contain control characters"),
 }
 NULL_FIELDS = {f"{name} is null": ({name: None}, f"^{name} must be") for name in ("title", "tags", "notes")}
 BAD_BODIES = {
@@ -319,17 +323,17 @@ def test_a_list_goes_on_after_a_megabyte(api):
 
 
 def test_a_page_is_never_larger_than_lambda_answers(api):
-    # Each of these characters has one byte in the table and seven in the answer of the function.
-    for n in range(120):
-        api.post(f"https://example.com/{n}", notes="\x01" * 8192)
-    sizes = []
-    path = "/link?limit=1000"
-    while path:
-        answer = api("GET", path)
-        assert len(json.dumps({"body": answer.text})) < 6_000_000
-        sizes.append(len(answer.json()))
-        path = "/" + answer.links["next"]["url"].split("/", 4)[4] if "next" in answer.links else ""
-    assert len(sizes) > 1 and sum(sizes) == 120
+    # A quotation mark has one byte in the table and four in the answer of the function: no character has more.
+    for n in range(130):
+        api.post(f"https://example.com/{n}", notes='"' * 8192)
+    for path, sizes in (("/link?limit=1000", []), ("/feed", [])):
+        while path:
+            answer = api("GET", path)
+            assert len(json.dumps({"body": answer.text})) < 6_000_000
+            if path != "/feed":
+                sizes.append(len(answer.json()))
+            path = "/" + answer.links["next"]["url"].split("/", 4)[4] if "next" in answer.links else ""
+        assert sum(sizes) in (0, 130) and len(sizes) != 1
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "x", "", "+5", "%201", "1e2", "\u0663", "99999999999"])
@@ -373,7 +377,7 @@ def test_a_damaged_cursor_is_refused(api):
 
 @pytest.mark.parametrize("query", ["limt=5", "limit=1&limit=2", "link=https://a.example/?b&c=d", "="])
 def test_a_query_that_is_not_understood_is_refused(api, query):
-    api.refuses(400, "^The query may have limit, cursor, link, each once", "GET", f"/link?{query}")
+    api.refuses(400, "^The query may have limit, cursor, link, tag, q, since, each once", "GET", f"/link?{query}")
 
 
 def test_a_link_is_found_by_its_url(api):
@@ -451,11 +455,11 @@ def test_patch_refuses_a_bad_field(api, case):
     api.refuses(400, sentence, "PATCH", path_of(api.post(GOOGLE)), {"notes": "good", **fields})
 
 
-@pytest.mark.parametrize("field", ["link", "created_at", "updated_at", "etag", "owner", "url"])
+@pytest.mark.parametrize("field", ["created_at", "updated_at", "etag", "owner", "url", "visits"])
 @pytest.mark.parametrize("value", ["https://example.com/", None])
 def test_patch_changes_nothing_else(api, field, value):
     path = path_of(api.post(GOOGLE))
-    api.refuses(400, f"'{field}' cannot be set; title, tags, notes can", "PATCH", path, {field: value})
+    api.refuses(400, f"'{field}' cannot be set; title, tags, notes, expires_at.* can", "PATCH", path, {field: value})
 
 
 @pytest.mark.parametrize("method, body, status", [("PATCH", {"title": "x"}, 200), ("DELETE", None, 204)])
@@ -485,6 +489,443 @@ def test_delete_forgets_a_link(api):
     assert "title" not in api.post(GOOGLE)
 
 
+# --- PUT /link/{name}
+
+
+def test_put_stores_a_link_under_a_name(api):
+    answer = api("PUT", "/link/docs", {"link": "HTTPS://Example.com:443/a", "title": "T", "tags": ["t"]})
+    record = answer.json()
+    assert answer.status_code == 201
+    assert (record["link_id"], record["link"], record["title"]) == ("docs", "https://example.com/a", "T")
+    assert answer.headers["Location"].endswith("/prod/link/docs")
+    again = api("GET", "/link/docs")
+    assert (again.json(), again.headers["ETag"]) == (record, answer.headers["ETag"])
+    assert api.all() == [record]
+
+
+def test_put_replaces_what_is_there(api):
+    first = api("PUT", "/link/docs", {"link": GOOGLE, "title": "T", "notes": "N", "tags": ["t"]}).json()
+    assert api("GET", "/go/docs").status_code == 302
+    answer = api("PUT", "/link/docs", {"link": LONG, "notes": "M"})
+    record = answer.json()
+    assert answer.status_code == 200
+    assert record.keys() - {"visited_at"} == {"link_id", "link", "created_at", "updated_at", "notes", "visits"}
+    assert (record["link"], record["notes"], record["visits"]) == (LONG, "M", 1)
+    assert record["created_at"] == first["created_at"]
+    assert api.all() == [record] == [api("GET", "/link/docs").json()]
+
+
+def test_a_name_and_a_posted_link_may_have_the_same_url(api):
+    posted = api.post(GOOGLE)
+    assert api("PUT", "/link/g", {"link": GOOGLE}).status_code == 201
+    assert api("PUT", "/link/h", {"link": GOOGLE}).status_code == 201
+    assert len(api.all()) == 3
+    assert api("GET", f"/link?link={GOOGLE}").json() == [posted]
+
+
+NAMES = ["a", "Z", "0", "a-b._~C9", "a_b", "x" * 64, "a..", "9-", "77f19926-3322-4602-871d-febea455b335"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_may_be(api, name):
+    assert api("PUT", f"/link/{name}", {"link": GOOGLE}).status_code == 201
+    assert api("GET", f"/link/{name}").json()["link_id"] == name
+    assert api("GET", f"/go/{name}").headers["Location"] == GOOGLE
+    assert api("DELETE", f"/link/{name}").status_code == 204
+
+
+@pytest.mark.parametrize("name", ["-a", ".a", "_", "~x", "x" * 65, "a%20b", "a$b", "%C3%A9", "a:b", "a%00", "a+b", "a%25"])
+def test_a_name_may_not_be(api, name):
+    answer = api.refuses(400, "^A name has 1 to 64 letters", "PUT", f"/link/{name}", {"link": GOOGLE})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("case", BAD_LINKS | BAD_FIELDS)
+def test_put_refuses_what_post_does(api, case):
+    body, sentence = (BAD_LINKS | BAD_FIELDS)[case]
+    if case in BAD_FIELDS:
+        body = {"link": GOOGLE, **body}
+    api.refuses(400, sentence, "PUT", "/link/docs", body)
+
+
+def test_put_on_the_id_of_a_posted_link_changes_what_is_said_of_it(api):
+    record = api.post(GOOGLE, title="T", tags=["t"])
+    answer = api("PUT", path_of(record), {"link": f"{GOOGLE}:443/", "notes": "N"})
+    assert answer.status_code == 200
+    assert {**answer.json(), "updated_at": None} == {
+        "link_id": record["link_id"], "link": GOOGLE, "created_at": record["created_at"], "updated_at": None, "notes": "N",
+    }
+    assert api.all() == [answer.json()]
+    api.refuses(409, "^An id like this belongs to one URL", "PUT", path_of(record), {"link": "https://example.com"})
+    api.refuses(409, "^An id like this belongs to one URL", "PATCH", path_of(record), {"link": "https://example.com"})
+
+
+def test_put_with_the_id_of_a_url_is_as_post(api):
+    path = f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, GOOGLE)}"
+    assert api("PUT", path, {"link": GOOGLE}).status_code == 201
+    assert api("POST", "/link", {"link": GOOGLE}).status_code == 200
+    api.refuses(409, "^An id like this", "PUT", f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, 'x')}", {"link": GOOGLE})
+
+
+def test_if_none_match_keeps_what_is_there(api):
+    etag = api("PUT", "/link/docs", {"link": GOOGLE}, {"If-None-Match": "*"}).headers["ETag"]
+    for taken in ("*", etag):
+        api.refuses(412, re.escape(etag), "PUT", "/link/docs", {"link": LONG}, headers={"If-None-Match": taken})
+    assert api("PUT", "/link/docs", {"link": LONG}, {"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_if_match_guards_a_put(api):
+    api.refuses(412, "^There is no link with this name", "PUT", "/link/docs", {"link": GOOGLE}, headers={"If-Match": "*"})
+    stale = api("PUT", "/link/docs", {"link": GOOGLE}).headers["ETag"]
+    etag = api("PUT", "/link/docs", {"link": GOOGLE}, {"If-Match": "*"}).headers["ETag"]
+    api.refuses(412, re.escape(etag), "PUT", "/link/docs", {"link": LONG}, headers={"If-Match": stale})
+    assert api("PUT", "/link/docs", {"link": LONG}, {"If-Match": etag}).json()["link"] == LONG
+
+
+def test_patch_points_a_name_elsewhere(api):
+    api("PUT", "/link/docs", {"link": GOOGLE, "title": "T"})
+    answer = api("PATCH", "/link/docs", {"link": "https://example.com:443/", "notes": "N"})
+    assert (answer.status_code, answer.json()["link"], answer.json()["title"]) == (200, "https://example.com", "T")
+    assert api("GET", "/go/docs").headers["Location"] == "https://example.com"
+    api.refuses(400, "^link must be a string", "PATCH", "/link/docs", {"link": None})
+
+
+def test_patch_of_a_posted_link_may_repeat_its_url(api):
+    record = api.post(LONG)
+    assert api("PATCH", path_of(record), {"link": LONG, "title": "T"}).json()["title"] == "T"
+    assert api.all() == [api("GET", path_of(record)).json()]
+
+
+# --- GET /go/{link_id}
+
+
+@pytest.mark.parametrize("link", [GOOGLE, LONG, "https://example.com/\\\"'<>{}|^`%zz?a=b&c#d"])
+def test_a_short_link_redirects(api, link):
+    record = api.post(link)
+    answer = api("GET", f"/go/{record['link_id']}")
+    assert (answer.status_code, answer.content) == (302, b"")
+    assert answer.headers["Location"] == link
+    assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_a_short_link_to_an_international_url_is_ascii(api):
+    record = api.post("https://b\u00fccher.example/stra\u00dfe?q=\U0001f517#\u4e2d")
+    location = api("GET", f"/go/{record['link_id']}").headers["Location"]
+    assert location == "https://b%C3%BCcher.example/stra%C3%9Fe?q=%F0%9F%94%97#%E4%B8%AD"
+
+
+def test_visits_are_counted(api):
+    before = api("PUT", "/link/docs", {"link": GOOGLE})
+    for n in range(3):
+        assert api("GET", "/go/docs").status_code == 302
+    assert api("HEAD", "/go/docs").status_code == 302, "which asks, but does not visit"
+    answer = api("GET", "/link/docs")
+    assert answer.json()["visits"] == 3
+    assert before.json()["created_at"] <= answer.json()["visited_at"]
+    assert answer.json()["updated_at"] == before.json()["updated_at"]
+    assert answer.headers["ETag"] == before.headers["ETag"], "a visit is no change by a person"
+    assert api.all() == [answer.json()]
+
+
+def test_a_name_that_points_elsewhere_redirects_there(api):
+    for link in (GOOGLE, LONG):
+        api("PUT", "/link/docs", {"link": link})
+        assert api("GET", "/go/docs").headers["Location"] == link
+
+
+@pytest.mark.parametrize("link_id", ["unknown", "77f19926-3322-5602-871d-febea455b335", "%3Cscript%3E", "x" * 65])
+def test_a_short_link_that_leads_nowhere(api, link_id):
+    api.refuses(404, "^There is no link with this id", "GET", f"/go/{link_id}")
+    page = api("GET", f"/go/{link_id}", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no link with this id." in page.text and "<script" not in page.text
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+# --- expires_at
+
+
+def soon(**distance):
+    return (datetime.now(timezone.utc) + timedelta(**distance)).isoformat(timespec="seconds")
+
+
+def test_a_link_can_expire(api):
+    for method, path in (("POST", "/link"), ("PUT", "/link/docs")):
+        record = api(method, path, {"link": GOOGLE, "expires_at": "2999-12-31T23:59:59.999+01:00"}).json()
+        assert record["expires_at"] == "2999-12-31T22:59:59.000Z"
+        assert api("GET", path_of(record)).json() == record
+        path = path_of(record)
+        assert api("PATCH", path, {"expires_at": "2999-01-01T00:00:00Z"}).json()["expires_at"] == "2999-01-01T00:00:00.000Z"
+        assert "expires_at" not in api("PATCH", path, {"expires_at": None}).json()
+
+
+def test_what_has_expired_is_gone_from_every_answer(api):
+    kept = api.post("https://example.com/kept", tags=["t"])
+    gone = api.post(GOOGLE, expires_at=soon(seconds=2), title="Old", tags=["t", "u"])
+    api("PUT", "/link/docs", {"link": GOOGLE, "expires_at": soon(seconds=2), "title": "Old"})
+    while api("GET", path_of(gone)).status_code == 200 or api("GET", "/link/docs").status_code == 200:
+        pass
+    for path in (path_of(gone), "/link/docs", f"/go/{gone['link_id']}", "/go/docs"):
+        assert api("GET", path).status_code == 404
+    for path in ("/link", "/link?tag=t", "/link?q=e", "/link?since=2000-01-01T00:00:00Z"):
+        assert api.all(path) == [kept]
+    assert api("GET", f"/link?link={GOOGLE}").json() == []
+    assert api.all("/tags") == [{"tag": "t", "count": 1}]
+    assert "Old" not in api("GET", "/feed").text
+    for method, body in (("PATCH", {"expires_at": soon(days=1)}), ("DELETE", None)):
+        for path in (path_of(gone), "/link/docs"):
+            api.refuses(404, "^There is no link", method, path, body)
+    api.refuses(412, "^There is no link", "PUT", "/link/docs", {"link": GOOGLE}, headers={"If-Match": "*"})
+    new = api.post(GOOGLE)
+    assert new["created_at"] > gone["created_at"] and "title" not in new
+    assert api("PUT", "/link/docs", {"link": GOOGLE}, {"If-None-Match": "*"}).status_code == 201
+    assert len(api.all()) == 3
+
+
+MOMENTS = ["", "x", "tomorrow", "2030-01-01", "2030-01-01T00:00:00", "2030-13-01T00:00:00Z", "2030-01-01 00:00:00Z"]
+MOMENTS += ["2030-02-30T00:00:00Z", "2030-01-01T24:00:01Z", "20300101T000000Z", "2030-01-01T00:00:00+25:00", "2030-01-01T00:00:00Z\n"]
+MOMENTS += ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "\u0662030-01-01T00:00:00Z", 1893456000, True, ["x"], {}]
+
+
+@pytest.mark.parametrize("value", MOMENTS)
+@pytest.mark.parametrize("field", ["expires_at", "created_at", "visited_at"])
+def test_a_time_is_one_of_rfc_3339(api, field, value):
+    api.refuses(400, f"^{field} must be", "POST", "/link", {"link": GOOGLE, field: value})
+    if field == "expires_at":
+        api.refuses(400, f"^{field} must be", "PATCH", path_of(api.post(GOOGLE)), {field: value})
+
+
+def test_what_expires_does_so_in_the_future(api):
+    for when in (soon(seconds=-1), "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"):
+        api.refuses(400, "^expires_at must be in the future", "POST", "/link", {"link": GOOGLE, "expires_at": when})
+
+
+# --- What a new link brings along
+
+
+def test_a_new_link_may_have_a_history(api):
+    history = {"created_at": "1999-12-31T23:59:59.1239+01:00", "visits": 41, "visited_at": "2020-01-01T00:00:00Z"}
+    stored = {"created_at": "1999-12-31T22:59:59.123Z", "visits": 41, "visited_at": "2020-01-01T00:00:00.000Z"}
+    new = api.post("https://example.com/new")
+    for method, path in (("POST", "/link"), ("PUT", "/link/docs")):
+        record = api(method, path, {"link": GOOGLE, **history}).json()
+        assert record == record | stored
+        assert api("GET", f"/go/{record['link_id']}").status_code == 302
+        assert api("GET", path_of(record)).json()["visits"] == 42
+        again = api(method, path, {"link": GOOGLE, "created_at": "2001-01-01T00:00:00Z", "visits": 7}).json()
+        assert (again["created_at"], again["visits"]) == ("1999-12-31T22:59:59.123Z", 42)
+    assert api.all()[0] == new
+
+
+@pytest.mark.parametrize("visits", [-1, 1.5, True, "1", None, 10**15 + 1, [1]])
+def test_visits_are_a_whole_number(api, visits):
+    api.refuses(400, "^visits must be a whole number", "POST", "/link", {"link": GOOGLE, "visits": visits})
+
+
+def test_the_past_is_not_in_the_future(api):
+    for field in ("created_at", "visited_at"):
+        body = {"link": GOOGLE, field: soon(minutes=1)}
+        api.refuses(400, f"^{field} must not be in the future", "POST", "/link", body)
+
+
+# --- Finding
+
+
+@pytest.fixture
+def library(api):
+    """Four links to find, by the last part of their URLs."""
+    said = {
+        "a": {"title": "Der Stra\u00dfenbau", "tags": ["city", "to do"]},
+        "b": {"notes": "Roads & streets\nof the city", "tags": ["city"]},
+        "c": {"title": "ROADS", "tags": ["City", "x,y"]},
+        "d": {},
+    }
+    for name, fields in said.items():
+        api.post(f"https://example.com/{name}", **fields)
+
+
+@pytest.mark.parametrize(
+    "query, found",
+    [
+        ("tag=city", "ab"),
+        ("tag=City", "c"),
+        ("tag=city&tag=to+do", "a"),
+        ("tag=to%20do&tag=city&tag=city", "a"),
+        ("tag=x,y", "c"),
+        ("tag=x", ""),
+        ("q=roads", "bc"),
+        ("q=CITY+roads", "bc"),
+        ("q=STRASSE", "a"),
+        ("q=example.com/d", "d"),
+        ("q=%20do++to%09", "a"),
+        ("q=street%20of", "b"),
+        ("q=nothing", ""),
+        ("q=", "abcd"),
+        ("q=roads&tag=city", "b"),
+        ("since=2000-01-01T00:00:00Z&tag=city&q=e", "ab"),
+    ],
+)
+def test_links_are_found(api, library, query, found):
+    for limit in ("", "&limit=1"):
+        links = [record["link"][-1] for record in api.all(f"/link?{query}{limit}")]
+        assert sorted(links) == list(found)
+        assert links == sorted(links, reverse="since" not in query)
+
+
+def test_a_search_is_complete_though_its_work_is_bounded(api):
+    """A request reads up to 1 MB: most of these pages are empty, and the last has what is found."""
+    api.post("https://example.com/first", tags=["rare"], title="Needle")
+    for n in range(90):
+        api.post(f"https://example.com/{n}", notes="\U0001f517" * 8192)
+    api.post("https://example.com/last", tags=["rare"], title="needle")
+    for query in ("tag=rare", "q=needle", "tag=rare&limit=1"):
+        pages = list(api.pages(f"/link?{query}"))
+        assert len(pages) > 2 and [] in pages
+        assert [record["link"][-4:] for page in pages for record in page] == ["last", "irst"]
+    pages = list(api.pages("/tags"))
+    assert len(pages) > 2
+    assert sum(each["count"] for page in pages for each in page if each["tag"] == "rare") == 2
+
+
+@pytest.mark.parametrize("path", ["/link?", "/tags?", "/feed?"])
+@pytest.mark.parametrize(
+    "query, sentence",
+    [
+        ("tag=", "^Each of tag must not be blank"),
+        ("tag=" + "x" * 65, "^Each of tag must have at most 64"),
+        ("&".join(f"tag={n}" for n in range(33)), "^tag must be an array of at most 32"),
+        ("q=a&q=b", "^The query may have"),
+        ("colour=red", "^The query may have"),
+    ],
+)
+def test_a_search_that_is_not_understood_is_refused(api, path, query, sentence):
+    api.refuses(400, sentence, "GET", path + query)
+
+
+def test_tags_are_counted(api, library):
+    counts = {"City": 1, "city": 2, "to do": 1, "x,y": 1}
+    assert api.all("/tags") == [{"tag": tag, "count": count} for tag, count in counts.items()]
+    assert api.all("/tags?tag=city") == [{"tag": "city", "count": 2}, {"tag": "to do", "count": 1}]
+    assert api.all("/tags?q=nothing") == []
+
+
+def test_what_changed_since(api):
+    records = [api.post(f"https://example.com/{n}") for n in range(4)]
+    changed = api("PATCH", path_of(records[1]), {"title": "T"}).json()
+    assert api("DELETE", path_of(records[2])).status_code == 204
+    expected = sorted([records[0], records[3], changed], key=lambda record: record["updated_at"])
+    for limit in (1, 2, 1000):
+        assert api.all(f"/link?limit={limit}&since=2000-01-01T00:00:00Z") == expected
+    assert api.all(f"/link?since={changed['updated_at']}") == [changed], "since includes the time itself"
+    assert api.all("/link?since=2999-01-01T00:00:00%2B01:00") == []
+
+
+def test_what_changes_during_a_sync_comes_at_its_end(api):
+    records = [api.post(f"https://example.com/{n}") for n in range(4)]
+    seen = []
+    for page in api.pages("/link?limit=2&since=2000-01-01T00:00:00Z"):
+        if not seen:
+            changed = api("PATCH", path_of(records[0]), {"title": "T"}).json()
+        seen += page
+    assert seen == [*records, changed]
+
+
+def test_a_cursor_is_for_its_order(api):
+    for n in range(2):
+        api.post(f"https://example.com/{n}")
+    newest, changed = (api("GET", f"/link?limit=1{more}").links["next"]["url"].split("cursor=")[1]
+                       for more in ("", "&since=2000-01-01T00:00:00Z"))
+    api.refuses(400, "^cursor must be one", "GET", f"/link?cursor={changed}")
+    api.refuses(400, "^cursor must be one", "GET", f"/link?since=2000-01-01T00:00:00Z&cursor={newest}")
+    assert len(api("GET", f"/link?since=2999-01-01T00:00:00Z&cursor={changed}").json()) == 1
+
+
+@pytest.mark.parametrize("value", MOMENTS[:15])
+def test_since_is_a_time_of_rfc_3339(api, value):
+    api.refuses(400, "^since must be a date", "GET", "/link?" + urlencode({"since": value}))
+
+
+# --- GET /feed
+
+
+def feed_of(answer):
+    """Return what a feed reader makes of the answer, which it must find well-formed."""
+    assert answer.headers["Content-Type"] == "application/atom+xml"
+    parsed = feedparser.parse(answer.content)
+    assert not parsed.bozo and parsed.version == "atom10"
+    return parsed
+
+
+def test_the_feed_has_the_newest_links(api):
+    for n in range(51):
+        api.post(f"https://example.com/{n}", title=f"Title {n}")
+    parsed = feed_of(api("GET", "/feed"))
+    assert [entry.link for entry in parsed.entries] == [record["link"] for record in api.all()[:50]]
+    assert parsed.feed.updated == api.all()[0]["updated_at"]
+    assert parsed.feed.title and parsed.feed.author
+    assert {link.rel: link.href.split("/prod")[1] for link in parsed.feed.links} == {"self": "/feed", "alternate": "/"}
+
+
+def test_a_feed_entry_says_what_the_link_does(api):
+    hostile = {"title": "<b>&amp;]]>\"'", "tags": ['a"<', "b&c"], "notes": "<script>\n\u2028&"}
+    record = api.post("https://example.com/?a=1&b='\"<>", **hostile)
+    (entry,) = feed_of(api("GET", "/feed")).entries
+    assert (entry.link, entry.title) == (record["link"], record["title"])
+    assert (entry.published, entry.updated) == (record["created_at"], record["updated_at"])
+    assert [tag.term for tag in entry.tags] == record["tags"]
+    text = ElementTree.fromstring(api("GET", "/feed").content).findtext(".//{*}summary")
+    assert text == record["notes"]
+
+
+def test_feed_ids_are_stable(api):
+    record = api.post(GOOGLE)
+    api("PUT", "/link/docs", {"link": GOOGLE})
+    before = feed_of(api("GET", "/feed"))
+    ids = [entry.id for entry in before.entries]
+    assert len({*ids, before.feed.id}) == 3 and all(re.match("urn:uuid:[0-9a-f-]{36}$", each) for each in ids)
+    api("PUT", "/link/docs", {"link": LONG, "title": "T"})
+    api("PATCH", path_of(record), {"title": "T"})
+    after = feed_of(api("GET", "/feed"))
+    assert ([entry.id for entry in after.entries], after.feed.id) == (ids, before.feed.id)
+
+
+def test_a_feed_without_links_is_valid(api):
+    parsed = feed_of(api("GET", "/feed?tag=none"))
+    assert parsed.entries == [] and parsed.feed.updated and parsed.feed.links[0].href.endswith("/feed?tag=none")
+
+
+def test_a_feed_can_be_of_a_search(api, library):
+    for query, found in (("tag=city", "ba"), ("q=roads", "cb"), ("q=a%26%3C&tag=x%22%3E", "")):
+        parsed = feed_of(api("GET", f"/feed?{query}"))
+        assert [entry.link[-1] for entry in parsed.entries] == list(found)
+
+
+def test_a_feed_reader_that_has_it_gets_304(api):
+    api("PUT", "/link/docs", {"link": GOOGLE})
+    etag = api("GET", "/feed").headers["ETag"]
+    for seen in (etag, f"W/{etag}", "*"):
+        answer = api("GET", "/feed", headers={"If-None-Match": seen})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", etag)
+    assert api("GET", "/go/docs").status_code == 302
+    assert api("GET", "/feed", headers={"If-None-Match": etag}).status_code == 304, "visits are not in it"
+    api("PATCH", "/link/docs", {"title": "T"})
+    assert api("GET", "/feed", headers={"If-None-Match": etag}).status_code == 200
+
+
+# --- GET /
+
+
+def test_the_page(api):
+    answer = api("GET", "/")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert answer.text == (ROOT / "handler" / "page.html").read_text() + "\n"
+    policy = dict(each.split(" ", 1) for each in answer.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'" and policy["connect-src"] == "'self'"
+    for kind in ("script", "style"):
+        (code,) = re.findall(f"<{kind}>(.*?)</{kind}>", answer.text, re.S)
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
+
 # --- Methods and paths
 
 
@@ -494,15 +935,28 @@ def test_another_method_of_the_list_is_not_allowed(api, method):
     assert answer.headers["Allow"] == "GET, POST, HEAD, OPTIONS"
 
 
-@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("path", ["/", "/tags", "/feed", "/go/x"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_what_is_only_to_read_is_not_written(api, method, path):
+    answer = api.refuses(405, f"^{method} does not work here", method, path)
+    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("path", ["/links", "/link/a/b", "/go", "/tags/x", "/prod/link", "/favicon.ico", "/%2e%2e", "/link%2Fx/y"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+def test_another_path_is_not_found(api, method, path):
+    assert api(method, path).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "TRACE"])
 def test_another_method_of_a_link_is_not_allowed(api, method):
     answer = api.refuses(405, f"^{method} does not work here", method, path_of(api.post(GOOGLE)))
-    assert answer.headers["Allow"] == "GET, PATCH, DELETE, HEAD, OPTIONS"
+    assert answer.headers["Allow"] == "GET, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
 
 def test_head_is_get_without_a_body(api):
     record = api.post(GOOGLE)
-    for path in ("/link", path_of(record), "/link/unknown"):
+    for path in ("/", "/link", path_of(record), "/link/unknown", "/tags", "/feed", "/go/unknown"):
         get, head = api("GET", path), api("HEAD", path)
         assert head.content == b""
         assert head.status_code == get.status_code

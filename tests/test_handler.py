@@ -71,7 +71,11 @@ REQUESTS = [
     ("GET", "/link", None),
     ("GET", "/link/x", None),
     ("PATCH", "/link/x", {"title": "T"}),
+    ("PUT", "/link/x", LINK),
     ("DELETE", "/link/x", None),
+    ("GET", "/go/x", None),
+    ("GET", "/tags", None),
+    ("GET", "/feed", None),
 ]
 URL = "https://dynamodb.example"
 TRANSIENT = {
@@ -175,26 +179,73 @@ def test_a_lost_answer_of_dynamodb_changes_no_answer(api, lose_answers):
     assert api("GET", path).json() == patched.json()
     assert api("DELETE", path).status_code == 204
     assert api("DELETE", path).status_code == 404
+    for status in (201, 200):
+        put = api("PUT", "/link/docs", LINK)
+        assert put.status_code == status
+        assert api("PUT", "/link/docs", LINK, {"If-None-Match": "*"}).status_code == 412
+        assert api("PUT", "/link/docs", LINK, {"If-Match": put.headers["ETag"]}).status_code == 200
+    for visits in (1, 2):
+        assert api("GET", "/go/docs").headers["Location"] == GOOGLE
+        assert api("GET", "/link/docs").json()["visits"] == visits
 
 
-def test_a_link_that_goes_during_a_change_stays_away(handler, api, monkeypatch):
-    record = api.post(GOOGLE)
-    path = f"/link/{record['link_id']}"
+@pytest.fixture
+def when_found(handler, monkeypatch):
+    """Let something happen to an item right after the handler has read it, before it writes."""
     find = handler.find
 
-    def find_and_delete(link_id):
-        item = find(link_id)
-        handler.dynamodb.delete_item(
-            TableName="links", Key={name: item[name] for name in ("link_id", "link")}
-        )
-        return item
+    def register(happen):
+        def find_and_happen(link_id):
+            item = find(link_id)
+            monkeypatch.setattr(handler, "find", find)
+            happen({name: item[name] for name in ("link_id", "link")})
+            return item
 
-    for method, body in (("PATCH", {"title": "T"}), ("DELETE", None)):
-        monkeypatch.setattr(handler, "find", find_and_delete)
-        assert api(method, path, body).status_code == 404
-        monkeypatch.undo()
-        assert api.all() == []
-        api.post(GOOGLE)
+        monkeypatch.setattr(handler, "find", find_and_happen)
+
+    return register
+
+
+CHANGES = [("PATCH", "/link/docs", {"title": "T"}), ("DELETE", "/link/docs", None), ("GET", "/go/docs", None)]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
+def test_a_link_that_is_deleted_during_a_change_stays_away(handler, api, when_found, change):
+    api("PUT", "/link/docs", LINK)
+    when_found(lambda key: handler.dynamodb.delete_item(TableName="links", Key=key))
+    assert api(*change).status_code == 404
+    assert api.all() == []
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
+def test_a_link_that_expires_during_a_change_stays_away(handler, api, when_found, change):
+    api("PUT", "/link/docs", LINK)
+    when_found(
+        lambda key: handler.dynamodb.update_item(
+            TableName="links",
+            Key=key,
+            UpdateExpression="SET expires_at = :past",
+            ExpressionAttributeValues={":past": {"N": "1"}},
+        )
+    )
+    assert api(*change).status_code == 404
+    assert api.all() == []
+    assert api("PUT", "/link/docs", LINK).status_code == 201
+
+
+def test_a_name_that_points_elsewhere_during_a_visit_redirects_there(handler, api, when_found):
+    api("PUT", "/link/docs", LINK)
+    other = "https://example.com"
+    when_found(lambda key: api("PUT", "/link/docs", {"link": other}))
+    assert api("GET", "/go/docs").headers["Location"] == other
+
+
+def test_a_change_by_somebody_else_during_ones_own_is_seen(api, when_found):
+    etag = api("PUT", "/link/docs", LINK).headers["ETag"]
+    for method, body in (("PATCH", {"title": "T"}), ("PUT", LINK), ("DELETE", None)):
+        when_found(lambda key: api("PATCH", "/link/docs", {"notes": "N"}))
+        assert api(method, "/link/docs", body, {"If-Match": etag}).status_code == 412
+        etag = api("GET", "/link/docs").headers["ETag"]
 
 
 @pytest.fixture
@@ -223,6 +274,12 @@ def test_an_id_that_no_key_can_be_is_not_looked_for(api, queries):
     """DynamoDB takes partition keys of 1 to 2,048 bytes, and has an error for others."""
     assert api("GET", "/link/" + "x" * 2049).status_code == 404
     assert queries == []
+
+
+def test_a_short_link_costs_one_query(api, queries):
+    api("PUT", "/link/docs", LINK)
+    assert api("GET", "/go/docs").status_code == 302
+    assert [query["ConsistentRead"] for query in queries] == [True]
 
 
 def test_a_page_costs_one_query_of_one_link_more(api, queries):

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, TEMPLATE, aws, free_port, http_api, resource_ids, settled
+from conftest import ROOT, TEMPLATE, aws, free_port, http_api, outputs, resource_ids, settled
 
 
 def script(engine, *arguments):
@@ -32,11 +32,10 @@ def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine):
     assert lines[0] == "Creating stack made"
     for name in ("Table", "Role", "Function", "Stage", "made"):
         assert f"  CREATE_COMPLETE  {name}" in lines
-    (output,) = settled(engine, "made")["Outputs"]
     (url,) = set(re.findall(r"http://\S+/prod/link", printed))
-    assert url.split(".")[0].split("/")[-1] in output["OutputValue"]
+    assert url.split(".")[0].split("/")[-1] in outputs(engine, "made")["APIUrl"]
     assert f"""  curl -X POST -d '{{"link": "https://www.google.com"}}' {url}""" in lines
-    with http_api(engine, output["OutputValue"]) as api:
+    with http_api(engine, outputs(engine, "made")["APIUrl"]) as api:
         api.post("https://www.google.com")
 
         code, printed = script(engine, "deploy", "--stack", "made")
@@ -66,6 +65,7 @@ def test_parameters_that_were_set_stay_set(engine, tmp_path):
         "RequestsPerSecond": "200",
         "RequestBurst": "8",
         "DeletionProtection": "false",
+        "CountVisits": "true",
         "LogRetentionInDays": "1",
     }
     # A template that knows a parameter less, and one more.
@@ -102,8 +102,7 @@ def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, tmp
 def test_a_protected_table_is_not_torn_down(engine):
     code, printed = script(engine, "deploy", "--stack", "kept", "DeletionProtection=true")
     assert code == 0, printed
-    (output,) = settled(engine, "kept")["Outputs"]
-    with http_api(engine, output["OutputValue"]) as api:
+    with http_api(engine, outputs(engine, "kept")["APIUrl"]) as api:
         record = api.post("https://www.google.com")
         code, printed = script(engine, "teardown", "--stack", "kept")
         assert (code, printed.splitlines()[0]) == (

@@ -64,15 +64,18 @@ def test_the_table(resources):
         {"AttributeName": "link_id", "KeyType": "HASH"},
         {"AttributeName": "link", "KeyType": "RANGE"},
     ]
-    (index,) = table["GlobalSecondaryIndexes"]
-    assert index["KeySchema"] == [
-        {"AttributeName": "owner", "KeyType": "HASH"},
-        {"AttributeName": "created_at", "KeyType": "RANGE"},
-    ]
+    for index, order in zip(table["GlobalSecondaryIndexes"], ("created_at", "updated_at"), strict=True):
+        assert index["KeySchema"] == [
+            {"AttributeName": "owner", "KeyType": "HASH"},
+            {"AttributeName": order, "KeyType": "RANGE"},
+        ]
+        assert index["Projection"] == {"ProjectionType": "ALL"}
     assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
+    # The local engine and moto delete nothing by it, and the handler does not wait for it.
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
 
 
@@ -98,7 +101,11 @@ def test_the_function(resources):
     assert function["Architectures"] == ["arm64"]
     assert re.fullmatch(r"python3\.\d+", function["Runtime"])
     assert function["MemorySize"] >= 128
-    assert function["Code"] == {"ZipFile": (ROOT / "handler" / "index.py").read_text()}
+    page = (ROOT / "handler" / "page.html").read_text()
+    code = (ROOT / "handler" / "index.py").read_text()
+    read = 'Path(__file__).with_name("page.html").read_text()'
+    assert code.count(read) == 1
+    assert function["Code"] == {"ZipFile": code.replace(read, f'r"""{page}"""')}
 
 
 def test_time_limits_are_one_inside_the_other(resources, module):
@@ -111,7 +118,7 @@ def test_time_limits_are_one_inside_the_other(resources, module):
     assert 2 * call < resources["Function"]["Properties"]["Timeout"] < 29
 
 
-def test_the_role_has_the_actions_that_the_code_calls(resources, module):
+def test_the_role_has_the_actions_that_the_code_calls(resources):
     policies = resources["Role"]["Properties"]["Policies"]
     statements = [each for policy in policies for each in policy["PolicyDocument"]["Statement"]]
     allowed = {}
@@ -121,16 +128,15 @@ def test_the_role_has_the_actions_that_the_code_calls(resources, module):
         for action in [actions] if isinstance(actions, str) else actions:
             allowed[action] = targets if isinstance(targets, list) else [targets]
     table, log = {"Fn::GetAtt": ["Table", "Arn"]}, {"Fn::GetAtt": ["LogGroup", "Arn"]}
-    index = {"Fn::Sub": "${Table.Arn}/index/newest"}
+    names = [index["IndexName"] for index in resources["Table"]["Properties"]["GlobalSecondaryIndexes"]]
+    indexes = [{"Fn::Sub": f"${{Table.Arn}}/index/{name}"} for name in names]
     called = re.findall(r"dynamodb\.([a-z]+_?[a-z]+)\b[(,]", (ROOT / "handler" / "index.py").read_text())
     called = {"dynamodb:" + name.title().replace("_", "") for name in called}
     assert allowed.keys() == called | {"logs:CreateLogStream", "logs:PutLogEvents"}
-    assert allowed.pop("dynamodb:Query") == [table, index]
+    assert allowed.pop("dynamodb:Query") == [table, *indexes]
     for action, targets in allowed.items():
         assert targets == [log if action.startswith("logs:") else table]
     assert "ManagedPolicyArns" not in resources["Role"]["Properties"]
-    (index,) = resources["Table"]["Properties"]["GlobalSecondaryIndexes"]
-    assert index["IndexName"] == "newest" == module.INDEX
 
 
 def test_only_this_api_may_call_the_function(resources):
@@ -143,30 +149,37 @@ def test_only_this_api_may_call_the_function(resources):
 # --- API
 
 
-def test_resources_and_routes_are_the_same(resources, module):
-    paths = {}
-    for name, resource in of_type(resources, "ApiGateway::Resource").items():
-        parent = resource["Properties"]["ParentId"].get("Ref")
-        paths[name] = paths.get(parent, "") + "/" + resource["Properties"]["PathPart"]
-    assert set(paths.values()) == set(module.ROUTES)
+def test_every_path_reaches_the_function(resources, module):
+    ((name, resource),) = of_type(resources, "ApiGateway::Resource").items()
+    assert resource["Properties"]["PathPart"] == "{proxy+}"
+    root = {"Fn::GetAtt": ["Api", "RootResourceId"]}
+    assert resource["Properties"]["ParentId"] == root
     methods = [each["Properties"] for each in of_type(resources, "ApiGateway::Method").values()]
-    for name, path in paths.items():
-        here = {each["HttpMethod"]: each for each in methods if each["ResourceId"] == {"Ref": name}}
-        assert here.keys() == {"ANY", "OPTIONS"}
-        assert here["ANY"]["Integration"]["Type"] == "AWS_PROXY"
-        assert here["OPTIONS"]["Integration"]["Type"] == "MOCK"
-        (answer,) = here["OPTIONS"]["Integration"]["IntegrationResponses"]
-        (declared,) = here["OPTIONS"]["MethodResponses"]
-        assert answer["ResponseParameters"].keys() == declared["ResponseParameters"].keys()
-        allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Methods"]
-        assert set(allowed.strip("'").split(",")) == {*module.ROUTES[path], "HEAD", "OPTIONS"}
+    served = [(each["ResourceId"], each["HttpMethod"], each["Integration"]["Type"]) for each in methods]
+    assert sorted(served, key=repr) == sorted(
+        [(root, "ANY", "AWS_PROXY"), ({"Ref": name}, "ANY", "AWS_PROXY"), ({"Ref": name}, "OPTIONS", "MOCK")],
+        key=repr,
+    )
+
+
+def test_options_name_what_works(resources, module):
+    (mock,) = [
+        each["Properties"]
+        for each in of_type(resources, "ApiGateway::Method").values()
+        if each["Properties"]["HttpMethod"] == "OPTIONS"
+    ]
+    (answer,) = mock["Integration"]["IntegrationResponses"]
+    (declared,) = mock["MethodResponses"]
+    assert answer["ResponseParameters"].keys() == declared["ResponseParameters"].keys()
+    allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Methods"]
+    works = {method for methods in module.ROUTES.values() for method in methods}
+    assert set(allowed.strip("'").split(",")) == {*works, "HEAD", "OPTIONS"}
 
 
 def test_errors_of_the_gateway_look_like_ours(resources):
     responses = of_type(resources, "ApiGateway::GatewayResponse").values()
     kinds = {each["Properties"]["ResponseType"]: each["Properties"] for each in responses}
-    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED", "MISSING_AUTHENTICATION_TOKEN"} <= kinds.keys()
-    assert kinds["MISSING_AUTHENTICATION_TOKEN"]["StatusCode"] == "404"
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED"} <= kinds.keys()
     assert kinds["THROTTLED"]["ResponseParameters"]["gatewayresponse.header.Retry-After"] == "'1'"
     for properties in kinds.values():
         (body,) = properties["ResponseTemplates"].values()
@@ -200,7 +213,8 @@ def test_the_deployment_comes_last_and_is_named_by_what_it_publishes(resources):
 def copy(tmp_path):
     """A copy of the template, with its handler beside it, to play with."""
     (tmp_path / "handler").mkdir()
-    (tmp_path / "handler" / "index.py").write_text((ROOT / "handler" / "index.py").read_text())
+    for name in ("index.py", "page.html"):
+        (tmp_path / "handler" / name).write_text((ROOT / "handler" / name).read_text())
     (tmp_path / "stack.yml").write_text(TEMPLATE.read_text())
     return tmp_path / "stack.yml"
 
@@ -216,7 +230,7 @@ def run(monkeypatch, *arguments):
 
 def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
     assert run(monkeypatch, "--check", copy) is None
-    assert capsys.readouterr().out == f"{copy}: {len(TEMPLATE.read_bytes()):,} of 51,200 bytes\n"
+    assert capsys.readouterr().out.startswith(f"{copy}: {len(TEMPLATE.read_bytes()):,} of 51,200 bytes\n")
     handler = copy.parent / "handler" / "index.py"
     handler.write_text(handler.read_text().replace("\nimport hmac\n", "\nimport hmac  # so\n"))
     before = copy.read_text()
@@ -230,14 +244,14 @@ def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "old, new, published",
     [
-        ("PathPart: link}", "PathPart: links}", True),
+        ('PathPart: "{proxy+}"', 'PathPart: "{all+}"', True),
         ("HttpMethod: ANY", "HttpMethod: POST", True),
-        ("'GET,HEAD,POST,OPTIONS'", "'GET'", True),
+        ("'GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS'", "'GET'", True),
         ("ResponseType: DEFAULT_4XX", "ResponseType: ACCESS_DENIED", True),
         ("Types: [REGIONAL]", "Types: [EDGE]", True),
         ("MemorySize: 256", "MemorySize: 512", False),
         ("StageName: prod", "StageName: v1", False),
-        ("  # ANY, so", "  # Another comment: ANY, so", False),
+        ("  # The function knows the paths", "  # Another comment", False),
     ],
 )
 def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, old, new, published):
@@ -260,7 +274,7 @@ def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, ol
 def test_a_template_that_is_too_large_is_refused(copy, monkeypatch, capsys):
     handler = copy.parent / "handler" / "index.py"
     room = 51_200 - len(copy.read_bytes())
-    line = "# " + "x" * 87 + "\n"  # 100 bytes when indented
+    line = "# " + "x" * 91 + "\n"  # 100 bytes when indented
     handler.write_text(handler.read_text() + line * (room // 100))
     assert run(monkeypatch, copy) is None
     assert "close to what create-stack takes" in capsys.readouterr().out
@@ -284,6 +298,27 @@ def test_code_is_embedded_as_it_is(copy, monkeypatch, code):
     block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")
     assert block.value == code
     assert run(monkeypatch, "--check", copy) is None
+
+
+@pytest.mark.parametrize("text", ["<p>\\n ${x} 'a' \"b\" \\\n", "<\n\n  indented\n"])
+def test_a_text_that_the_code_reads_is_embedded_as_it_is(copy, monkeypatch, text):
+    handler = copy.parent / "handler"
+    (handler / "index.py").write_text('from pathlib import Path\nA = Path(__file__).with_name("page.html").read_text()\n')
+    (handler / "page.html").write_text(text)
+    assert run(monkeypatch, copy) is None
+    block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")
+    embedded = {}
+    exec(block.value, embedded)
+    assert embedded["A"] == text
+    (handler / "page.html").write_text(text + "<p>\n")
+    assert run(monkeypatch, "--check", copy) == f"{copy} differs from its sources. Run: make embed"
+
+
+@pytest.mark.parametrize("text", ['a """ b\n', "\u00e9\n", 'ends with "', "ends with \\"])
+def test_a_text_that_code_cannot_hold_is_refused(copy, monkeypatch, text):
+    (copy.parent / "handler" / "page.html").write_text(text)
+    assert "must " in run(monkeypatch, copy)
+    assert copy.read_text() == TEMPLATE.read_text()
 
 
 def test_a_missing_handler_or_template_is_named(copy, monkeypatch):
