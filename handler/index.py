@@ -121,9 +121,9 @@ def future(name, value, _):
 
 
 def number(name, value, most):
-    if type(value) is not int or not 0 <= value <= most:
+    if type(value) not in (int, float) or not 0 <= value <= most or value % 1:
         raise BadRequest(f"{name} must be a whole number from 0 to {most}.")
-    return value
+    return int(value)
 
 
 # What may be said of a link besides its URL: the rule and the limit of a field.
@@ -501,6 +501,7 @@ def list_links(event):
     if not 1 <= limit <= 1000:
         raise BadRequest("limit must be a whole number from 1 to 1000.")
     if "link" in query:
+        query_of(event, "link", "limit")  # nothing else with it
         item = find(link_id_of(canonical(query["link"][0])))
         return reply_list(event, query, [record_of(item)] if item else [], None)
     return reply_list(event, query, *page_of(query, limit))

@@ -388,6 +388,9 @@ def test_a_link_is_found_by_its_url(api):
     answer = api("GET", "/link?link=https%3A%2F%2Fexample.com%2Fother")
     assert (answer.status_code, answer.json()) == (200, [])
     api.refuses(400, "^link must .* http", "GET", "/link?link=example.com")
+    assert api("GET", f"/link?limit=1&{query}").json() == [record]
+    for more in ("tag=t", "q=", "cursor=x", "since=2000-01-01T00:00:00Z"):
+        api.refuses(400, "^The query may have link, limit, each once", "GET", f"/link?{query}&{more}")
 
 
 # --- GET, PATCH and DELETE /link/{link_id}
@@ -704,7 +707,7 @@ def test_what_expires_does_so_in_the_future(api):
 
 
 def test_a_new_link_may_have_a_history(api):
-    history = {"created_at": "1999-12-31T23:59:59.1239+01:00", "visits": 41, "visited_at": "2020-01-01T00:00:00Z"}
+    history = {"created_at": "1999-12-31T23:59:59.1239+01:00", "visits": 41.0, "visited_at": "2020-01-01T00:00:00Z"}
     stored = {"created_at": "1999-12-31T22:59:59.123Z", "visits": 41, "visited_at": "2020-01-01T00:00:00.000Z"}
     new = api.post("https://example.com/new")
     for method, path in (("POST", "/link"), ("PUT", "/link/docs")):
@@ -717,7 +720,7 @@ def test_a_new_link_may_have_a_history(api):
     assert api.all()[0] == new
 
 
-@pytest.mark.parametrize("visits", [-1, 1.5, True, "1", None, 10**15 + 1, [1]])
+@pytest.mark.parametrize("visits", [-1, 1.5, True, "1", None, 10**15 + 1, [1], 1e400])
 def test_visits_are_a_whole_number(api, visits):
     api.refuses(400, "^visits must be a whole number", "POST", "/link", {"link": GOOGLE, "visits": visits})
 
