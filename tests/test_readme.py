@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 from urllib.parse import urlsplit
 
@@ -46,8 +45,8 @@ def test_fields_and_limits_are_documented(module):
 
 def test_files_are_documented():
     layout = rows("How it works")
-    there = {path.name for path in (ROOT / "scripts").glob("*.py")}
-    assert {f"scripts/{name}" for name in there} == {cell for cell in layout if cell.startswith("scripts/")}
+    there = {f"{folder}/{path.name}" for folder in ("handler", "scripts") for path in (ROOT / folder).glob("*.*")}
+    assert there == {cell for cell in layout if cell.startswith(("handler/", "scripts/"))}
     for cell in layout[2:]:
         assert (ROOT / cell).exists()
 
@@ -73,9 +72,8 @@ def test_the_transcript_is_what_happens(engine, curl):
     for command, printed in steps:
         # Older curls do not know *.localhost; the README's URL is on AWS.
         command = command.replace("curl", f"curl -sS --resolve {host}:127.0.0.1", 1)
-        done = subprocess.run(
-            command.replace("$API", shlex.quote(url)), shell=True, capture_output=True, text=True, check=True
-        )
+        settings = engine.settings | {"API": url}
+        done = subprocess.run(command, shell=True, env=settings, capture_output=True, text=True, check=True)
         assert variable(done.stdout) == variable(printed), command
 
 
@@ -88,14 +86,15 @@ def shell(engine, commands):
 
 
 def test_the_commands_for_aws_are_what_happens(engine):
-    (create, _, _, log, delete) = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    (_, create, _, _, log, delete) = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
     create, wait, describe = create.splitlines()
     shell(engine, create)
     assert settled(engine, "apidb")["StackStatus"] == "CREATE_COMPLETE"
     shell(engine, wait)
-    url = shell(engine, describe)
-    assert re.fullmatch(r"https://\S+/prod/link\n", url)
-    with http_api(engine, url.strip()) as api:
+    printed = dict(line.split() for line in shell(engine, describe).splitlines())
+    assert printed["PageUrl"] + "link" == printed["APIUrl"]
+    assert re.fullmatch(r"https://\S+/prod/link", printed["APIUrl"])
+    with http_api(engine, printed["APIUrl"]) as api:
         reference = api("GET", "/link/unknown").json()["Reference"]
     line = json.loads(shell(engine, log.replace("REFERENCE", reference)))
     assert (line["status"], line["request_id"]) == (404, reference)
