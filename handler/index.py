@@ -1,11 +1,11 @@
 """The link store behind the API of setupapidb.yml: one function, one table.
 
-lambda_handler() gets each request as a Lambda proxy event of API Gateway. A
-route, found by path and method, reads or writes items and returns a proxy
-response. `make embed` copies this file, and page.html, into the template.
+lambda_handler() gets each request as a Lambda proxy event of API Gateway; a
+route, found by path and method, returns a proxy response. `make embed` copies
+this file, and page.html, into the template.
 
 An item is a record, and what only the store sees: `owner`, the hash key of the
-indexes; `etag`, new at every write; `visit`, new at every visit; and `url`,
+indexes; `etag`, new at every change; `visit`, new at every visit; and `url`,
 the whole URL where the sort key `link` is not it.
 """
 
@@ -277,7 +277,7 @@ def page_of(query, count):
 
 
 def cursor_of(item, order):
-    """Return an opaque text from which start_of() has the key of an item in the index with this order."""
+    """Return an opaque text that stands for the key of an item in the index with this order."""
     return signed("\n".join(decode(item[name]) for name in (order, "link_id", "link")).encode(), order)
 
 
@@ -288,8 +288,8 @@ def start_of(cursor, order):
         key = b""
     if not hmac.compare_digest(signed(key, order).encode(), cursor.encode()):
         raise BadRequest("cursor must be one from a Link header of this API.")
-    values = [OWNER, *key.decode().split("\n")]
-    return dict(zip(("owner", order, "link_id", "link"), map(encode, values)))
+    names = ("owner", order, "link_id", "link")
+    return dict(zip(names, map(encode, [OWNER, *key.decode().split("\n")])))
 
 
 def signed(key, order):
@@ -342,7 +342,7 @@ def create(link_id, link, fields):
 
 
 def headers_of(event):
-    """Return the headers by their names in lower case; lines of one name are one (RFC 9110, 5.3)."""
+    """Return the headers by names in lower case; lines of one name are one (RFC 9110, 5.3)."""
     given = event["multiValueHeaders"] or {}
     return {name.lower(): ", ".join(lines) for name, lines in given.items()}
 
@@ -405,7 +405,7 @@ def link_of(given, link_id):
     link = canonical(given.pop("link"))
     if link_id != link_id_of(link) and re.fullmatch(ID, link_id):
         raise Conflict(
-            "An id like this belongs to one URL, so that what is said of it can change, the URL cannot."
+            "An id like this belongs to one URL: what is said of that can change, the URL cannot."
             " POST the other URL, or PUT it under a name of your own."
         )
     return link
@@ -430,7 +430,7 @@ def reply_item(status, item, headers={}):
 
 
 def reply_list(event, query, values, cursor):
-    """Return a JSON array with a line for each value, and the link to the next page if there is a cursor."""
+    """Return a JSON array, a line for each value, with a link to the next page if there is a cursor."""
     headers = {}
     if cursor:
         following = urlencode({**query, "cursor": cursor}, doseq=True)
@@ -472,7 +472,7 @@ def rewrite(event, item, operation, mark, values, **request):
 
 
 def update(event, item, fields, link):
-    """Set these fields of an item, remove those that are None, and set its link if given, if If-Match allows."""
+    """Set these fields of an item, and the link of a name, and remove fields that are None."""
     fields = stamp() | fields
     if link and decode(item["link_id"]) != link_id_of(link):
         fields["url"] = link
@@ -672,12 +672,11 @@ def lambda_handler(event, context):
 PAGE = Path(__file__).with_name("page.html").read_text()  # `make embed` puts its text here
 
 
-def policy(page):
-    """Return a Content-Security-Policy by which a page may use its own style and script, and this API."""
-    allowed = ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]
-    for kind, code in re.findall("<(style|script)>(.*?)</", page, re.S):
-        allowed.append(f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'")
-    return "; ".join(allowed)
+def source_of(code):
+    """Return what a Content-Security-Policy calls a piece of code of the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 
-HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy(PAGE)}
+OWN = " ".join(map(source_of, re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)))
+POLICY = f"default-src {OWN}; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY}
