@@ -6,6 +6,8 @@ STACK ?= apidb
 PORT ?= 4566
 STATE ?= .apidb
 PARAMETERS ?=
+FILE ?=
+API ?=
 
 bin = .venv/bin
 
@@ -32,6 +34,12 @@ deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAM
 teardown: .venv/installed  ## delete the stack on AWS, links and all (STACK=apidb)
 	@$(bin)/python scripts/stack.py teardown --stack $(STACK)
 
+import: .venv/installed  ## store the links of a file (FILE=bookmarks.html API=URL, DRY_RUN=1 only says what would be)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(DRY_RUN),--dry-run)
+
+export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL)
+	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)"
+
 lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
 	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -44,4 +52,4 @@ lock: .venv/installed  ## pin what requirements.in asks for, and all that it nee
 	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy teardown lock
+.PHONY: help run test check embed deploy teardown import export lock

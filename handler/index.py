@@ -468,7 +468,7 @@ def rewrite(event, item, operation, mark, values, **request):
     if done:
         return item
     etag = etag_of(live(item))
-    raise PreconditionFailed(f"If-Match is not what the link's ETag is now, {etag}.")
+    raise PreconditionFailed(f"The link has changed: its ETag is now {etag}, not that of If-Match.")
 
 
 def update(event, item, fields, link):

@@ -21,6 +21,7 @@ import httpx
 import moto
 import pytest
 from cfnlint.decode import decode
+from playwright.sync_api import expect, sync_playwright
 
 import local
 import stack
@@ -162,12 +163,35 @@ def events_api(handler):
     return Api(lambda *request: proxy_response(handler.lambda_handler(recorded(*request), None)))
 
 
+def needed(name, *commands):
+    """Return where one of these commands is, or skip the test; but fail in CI, which has to have it."""
+    found = next(filter(None, map(shutil.which, commands)), None)
+    if not found:
+        missing = f"this test needs {name}: install it, for example with apt-get install {commands[0]}"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    return found
+
+
 @pytest.fixture
 def curl():
-    """Skip a test that needs curl where there is none, but not where CI has to have it."""
-    if not shutil.which("curl"):
-        missing = "this test needs curl: install it, for example with apt-get install curl"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    needed("curl", "curl")
+
+
+# Chromium alone, without what it would ask of other hosts.
+CHROMIUM = ["no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking"]
+CHROMIUM += ["disable-component-update", "disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser of a test module; its event loop must not outlive that."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    path, options = needed("Chromium", *names), [f"--{option}" for option in CHROMIUM]
+    expect.set_options(timeout=10_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
 
 
 def free_port():

@@ -81,7 +81,7 @@ def test_parameters_that_were_set_stay_set(engine, tmp_path):
 
 def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, tmp_path):
     broken = TEMPLATE.read_text().replace(
-        "\nOutputs:", "\n  Broken:\n    Type: AWS::Lambda::EventInvokeConfig\n    Properties: {}\n\nOutputs:"
+        "\nOutputs:", "\n Broken:\n  Type: AWS::Lambda::EventInvokeConfig\n  Properties: {}\n\nOutputs:"
     )
     (tmp_path / "broken.yml").write_text(broken)
     code, printed = script(engine, "deploy", "--stack", "again", "--template", tmp_path / "broken.yml")

@@ -251,7 +251,7 @@ def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
         ("Types: [REGIONAL]", "Types: [EDGE]", True),
         ("MemorySize: 256", "MemorySize: 512", False),
         ("StageName: prod", "StageName: v1", False),
-        ("  # The function knows the paths", "  # Another comment", False),
+        ("# The function knows the paths", "# Another comment", False),
     ],
 )
 def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, old, new, published):
@@ -274,7 +274,7 @@ def test_the_deployment_changes_its_name_with_the_api_only(copy, monkeypatch, ol
 def test_a_template_that_is_too_large_is_refused(copy, monkeypatch, capsys):
     handler = copy.parent / "handler" / "index.py"
     room = 51_200 - len(copy.read_bytes())
-    line = "# " + "x" * 91 + "\n"  # 100 bytes when indented
+    line = "# " + "x" * 92 + "\n"  # 100 bytes when indented
     handler.write_text(handler.read_text() + line * (room // 100))
     assert run(monkeypatch, copy) is None
     assert "close to what create-stack takes" in capsys.readouterr().out

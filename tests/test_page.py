@@ -1,0 +1,592 @@
+"""The page for people, in Chromium: what they see and do, and what of it the API has afterwards."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+EXAMPLE = "https://example.com/a"
+LATER = "2999-01-01T00:00:00.000Z"
+
+
+@pytest.fixture
+def context(browser):
+    with browser.new_context() as context:
+        context.set_default_timeout(10_000)
+        yield context
+
+
+@pytest.fixture
+def complaints(context):
+    """What the browser complains of in a test; excuse() takes out what was to be expected."""
+    found = []
+    context.on("weberror", lambda each: found.append(str(each.error)))
+    context.on("console", lambda each: each.type in ("error", "warning") and found.append(each.text))
+    context.on("dialog", lambda each: found.append(each.message) or each.dismiss())
+    yield found
+    assert found == []
+
+
+@pytest.fixture
+def api(stack_api):
+    return stack_api
+
+
+@pytest.fixture
+def page(context, complaints, api):
+    """The page, when it has said that the store is empty."""
+    page = context.new_page()
+    page.goto(f"http://{api.host}/prod/")
+    expect(status(page)).to_contain_text("There is no link yet.")
+    return page
+
+
+def excuse(complaints, words):
+    assert complaints and all(words in each for each in complaints)
+    complaints.clear()
+
+
+def status(page):
+    return page.get_by_role("status")
+
+
+def rows(page):
+    return page.get_by_role("listitem")
+
+
+def titles(page):
+    return rows(page).get_by_role("link")
+
+
+def press(page, name):
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def press_in_row(page, name):
+    """Load what is there now, which is one link, and press its button whose name begins so."""
+    page.reload()
+    rows(page).get_by_role("button", name=re.compile(name)).click()
+
+
+def dialog(page):
+    return page.get_by_role("dialog")
+
+
+def field(page, name):
+    return dialog(page).get_by_role("textbox", name=name, exact=True)
+
+
+def save(page, **typed):
+    """Type these into the fields of the dialog, by their labels, and save."""
+    for name, text in typed.items():
+        field(page, name).fill(text)
+    press(page, "Save")
+
+
+def add(page, **typed):
+    press(page, "Add a link")
+    save(page, **typed)
+
+
+def refused(page, sentence):
+    expect(page.get_by_role("alert")).to_contain_text(sentence)
+    expect(dialog(page)).to_be_visible()
+
+
+def saved(page, sentence="Saved."):
+    expect(dialog(page)).to_be_hidden()
+    expect(status(page)).to_have_text(sentence)
+
+
+def search(page, text):
+    page.get_by_role("searchbox").press_sequentially(text)
+
+
+def at_once(action, values):
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(action, values))
+
+
+def post_all(api, *names, **fields):
+    for name in names:
+        api.post(f"https://example.com/{quote(name)}", title=name, **fields)
+
+
+# --- Adding
+
+
+def test_the_page_of_an_empty_store_says_what_to_do(page):
+    expect(status(page)).to_contain_text("Add one, or drag “Save to Links” to your bookmarks bar")
+    expect(rows(page)).to_have_count(0)
+    expect(page.get_by_role("button", name="Load more")).to_be_hidden()
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_link_alone_is_enough_with_and_without_a_slash(page, api, slash):
+    page.goto(f"http://{api.host}/prod{slash}")
+    add(page, Link=EXAMPLE)
+    saved(page)
+    expect(titles(page)).to_have_text([EXAMPLE])
+    assert api.all()[0].keys() == {"link_id", "link", "created_at", "updated_at"}
+
+
+def test_a_link_is_added_with_all_that_is_said_of_it(page, api):
+    add(page, Link=EXAMPLE, Title="First", Tags=" news , to read,, ", Notes="One\nTwo")
+    saved(page)
+    expect(titles(page)).to_have_text(["First"])
+    expect(titles(page)).to_have_attribute("href", EXAMPLE)
+    expect(rows(page)).to_contain_text("One\nTwo", use_inner_text=True)
+    said = {"title": "First", "tags": ["news", "to read"], "notes": "One\nTwo"}
+    (record,) = api.all()
+    assert record == record | said | {"link": EXAMPLE}
+
+
+def test_a_link_is_added_under_a_name(page, api):
+    add(page, Link=EXAMPLE, Name="a-name")
+    saved(page)
+    assert api("GET", "/go/a-name").headers["Location"] == EXAMPLE
+
+
+def test_a_taken_name_is_refused_and_what_was_typed_stays(page, api, complaints):
+    api("PUT", "/link/taken", {"link": EXAMPLE})
+    add(page, Link=f"{EXAMPLE}/other", Name="taken", Title="Other")
+    refused(page, "There is a link with this name")
+    excuse(complaints, "412")
+    for name, value in {"Link": f"{EXAMPLE}/other", "Name": "taken", "Title": "Other"}.items():
+        expect(field(page, name)).to_have_value(value)
+    save(page, Name="free")
+    saved(page)
+    assert {record["link_id"] for record in api.all()} == {"taken", "free"}
+
+
+def test_what_the_api_refuses_is_said_in_words(page, api, complaints):
+    press(page, "Add a link")
+    for link, name, title, sentence in [
+        ("ftp://example.com", "", "", "link must be an absolute URL that starts with http:// or https://."),
+        ("javascript:alert(1)", "", "", "link must be an absolute URL that starts with http:// or https://."),
+        (EXAMPLE, "", "x" * 513, "title must have at most 512 characters, not 513."),
+        (EXAMPLE, "a b", "", "A name has 1 to 64 letters"),
+    ]:
+        save(page, Link=link, Name=name, Title=title)
+        refused(page, sentence)
+    excuse(complaints, "400")
+    assert api.all() == []
+
+
+def test_what_is_no_url_is_not_sent(page, api):
+    press(page, "Add a link")
+    for link in ("", "no link"):
+        save(page, Link=link)
+        expect(page.locator(":invalid:focus")).to_have_value(link)
+    assert api.all() == []
+
+
+def test_the_same_link_again_was_there_already(page, api):
+    before = api.post(EXAMPLE, title="First")
+    add(page, Link=EXAMPLE, Title="Again")
+    saved(page, "It was there already, and stays as it was.")
+    assert api.all() == [before]
+
+
+def test_a_double_click_saves_once(page, context):
+    sent = []
+    context.on("request", lambda request: request.method == "POST" and sent.append(request.url))
+    press(page, "Add a link")
+    field(page, "Link").fill(EXAMPLE)
+    page.get_by_role("button", name="Save", exact=True).dblclick()
+    saved(page)
+    assert len(sent) == 1
+
+
+# --- Searching
+
+
+def test_search_narrows_the_list_and_is_kept_in_the_address(page, api):
+    post_all(api, "1", "2", "Ünder way & <b>")
+    page.reload()
+    expect(rows(page)).to_have_count(3)
+    search(page, "ünder &")
+    expect(titles(page)).to_have_text(["Ünder way & <b>"])
+    page.reload()
+    expect(titles(page)).to_have_text(["Ünder way & <b>"])
+    expect(page.get_by_role("searchbox")).to_have_value("ünder &")
+    page.get_by_role("searchbox").clear()
+    expect(rows(page)).to_have_count(3)
+
+
+def test_search_says_when_nothing_is_found(page, api):
+    post_all(api, "A")
+    search(page, "nowhere")
+    expect(status(page)).to_have_text("No link has all of that.")
+    expect(rows(page)).to_have_count(0)
+
+
+def test_a_late_answer_to_an_earlier_search_is_not_shown(page, api):
+    post_all(api, "1", "2")
+    held, asks = [], re.compile("[?&]q=1$")
+    page.route(asks, lambda route: held.append(route))
+    with page.expect_request(asks):
+        search(page, "1")
+    page.get_by_role("searchbox").fill("2")
+    expect(titles(page)).to_have_text(["2"])
+    with page.expect_event("requestfinished"):
+        held[0].continue_()
+    expect(titles(page)).to_have_text(["2"])
+
+
+def test_tags_narrow_the_list_until_they_are_taken_off(page, api):
+    for title, tags in {"A": ["red", "big & < old"], "B": ["red"], "C": ["blue"]}.items():
+        post_all(api, title, tags=tags)
+    page.reload()
+    rows(page).filter(has_text="example.com/B").get_by_role("button", name="red").click()
+    expect(titles(page)).to_have_text(["B", "A"])
+    press(page, "Only with the tag big & < old")
+    expect(titles(page)).to_have_text(["A"])
+    press(page, "Without the tag big & < old")
+    expect(titles(page)).to_have_text(["B", "A"])
+    press(page, "Without the tag red")
+    for shown in (["C", "B", "A"], ["B", "A"], ["A"], ["B", "A"], ["C", "B", "A"]):
+        expect(titles(page)).to_have_text(shown)
+        page.go_back()
+
+
+def test_the_feed_is_of_what_is_looked_for(page, api):
+    post_all(api, "Found", tags=["a&b"])
+    post_all(api, "Other")
+    page.reload()
+    press(page, "Only with the tag a&b")
+    expect(titles(page)).to_have_text(["Found"])
+    feed = urlsplit(page.get_by_role("link", name="Feed").get_attribute("href"))
+    answer = api("GET", f"/feed?{feed.query}").text
+    assert "Found" in answer and "Other" not in answer
+
+
+# --- Changing
+
+
+def test_an_edit_changes_what_was_changed(page, api):
+    before = api.post(EXAMPLE, title="Old", tags=["a"], notes="Old", expires_at=LATER)
+    press_in_row(page, "Edit")
+    expect(field(page, "Tags")).to_have_value("a")
+    changes = {"title": "New", "tags": ["b", "c"], "notes": "New\n\nlines"}
+    save(page, Title="New", Tags="b, c", Notes="New\n\nlines")
+    saved(page)
+    expect(titles(page)).to_have_text(["New"])
+    (after,) = api.all()
+    assert after == before | changes | {"updated_at": after["updated_at"]}
+
+
+def test_an_emptied_field_goes_away(page, api):
+    api.post(EXAMPLE, title="Old", tags=["a"], notes="Old")
+    press_in_row(page, "Edit")
+    save(page, Title="", Tags="", Notes="")
+    saved(page)
+    expect(titles(page)).to_have_text([EXAMPLE])
+    assert api.all()[0].keys() == {"link_id", "link", "created_at", "updated_at"}
+
+
+def test_an_edit_leaves_alone_what_the_form_cannot_show(page, api):
+    said = {"title": "a\nb", "tags": ["a, b", " c "], "notes": "1\r\n2"}
+    before = api("PUT", "/link/a-name", {"link": EXAMPLE, **said}).json()
+    press_in_row(page, "Edit")
+    save(page, Link=f"{EXAMPLE}/new")
+    saved(page)
+    (after,) = api.all()
+    assert after == before | {"link": f"{EXAMPLE}/new", "updated_at": after["updated_at"]}
+
+
+def test_an_edit_does_not_undo_what_somebody_else_changed(page, api, complaints):
+    record = api.post(EXAMPLE, title="Old")
+    press_in_row(page, "Edit")
+    expect(dialog(page)).to_be_visible()
+    changed = api("PATCH", f"/link/{record['link_id']}", {"title": "Theirs", "notes": "Theirs"}).json()
+    save(page, Title="Mine")
+    refused(page, "ETag")
+    excuse(complaints, "412")
+    expect(field(page, "Title")).to_have_value("Mine")
+    assert api.all() == [changed]
+
+
+def test_the_url_of_a_named_link_can_change_that_of_a_posted_one_cannot(page, api):
+    api.post(EXAMPLE, title="Posted")
+    api("PUT", "/link/a-name", {"link": EXAMPLE, "title": "Named"})
+    page.reload()
+    for edit, link_changes in {"Edit Posted": False, "Edit Named": True, "Add a link": True}.items():
+        press(page, edit)
+        expect(field(page, "Link")).to_be_editable(editable=link_changes)
+        expect(field(page, "Name")).to_be_editable(editable=edit == "Add a link")
+        press(page, "Cancel")
+
+
+def test_what_was_deleted_comes_back_as_it_was(page, api):
+    said = {"title": "Kept", "tags": ["a, b"], "notes": "n", "expires_at": LATER}
+    path = f"/link/{api.post(EXAMPLE, created_at='2020-01-02T03:04:05Z', **said)['link_id']}"
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+    for _ in range(2):  # after the page was loaded
+        assert api("GET", path.replace("link", "go")).status_code == 302
+    before = api("GET", path).json()
+    press(page, "Delete Kept")
+    expect(status(page)).to_contain_text("Deleted Kept.")
+    expect(rows(page)).to_have_count(0)
+    assert api.all() == []
+    expect(page.get_by_role("button", name="Bring back Kept")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(status(page)).to_have_text("It is back.")
+    expect(rows(page)).to_contain_text("2020-01-02 · 2× visited · until 2999-01-01")
+    (after,) = api.all()
+    assert after == before | said | {"visits": 2, "updated_at": after["updated_at"]}
+
+
+# --- Short links
+
+
+def test_copy_gives_a_short_link_that_redirects(page, context, api):
+    api.post(EXAMPLE)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    press_in_row(page, "Copy the short link of")
+    expect(status(page)).to_contain_text("Copied http")
+    host, path = page.evaluate("navigator.clipboard.readText()").split("/prod")
+    assert host == f"http://{api.host}"
+    assert api("GET", path).headers["Location"] == EXAMPLE
+
+
+def test_a_short_link_that_cannot_be_copied_is_shown(page, api):
+    api("PUT", "/link/a-name", {"link": EXAMPLE})
+    page.add_init_script("navigator.clipboard.writeText = () => Promise.reject(Error())")
+    press_in_row(page, "Copy")
+    expect(status(page)).to_have_text(f"Copy it from here: {page.url}go/a-name")
+
+
+# --- Many links
+
+
+def test_all_of_many_links_can_be_reached_and_found(page, api):
+    names = [str(n) for n in range(500)]
+    at_once(lambda name: post_all(api, name), names)
+    page.reload()
+    more = page.get_by_role("button", name="Load more")
+    expect(more).to_be_visible()
+    shown = [rows(page).count()]
+    while more.is_visible():
+        more.click()
+        expect(rows(page)).not_to_have_count(shown[-1])
+        expect(status(page)).to_have_text("")
+        shown.append(rows(page).count())
+    assert 50 <= shown[0] < 250 and len(shown) > 2
+    assert sorted(titles(page).all_text_contents(), key=int) == names
+    search(page, "/49")
+    expect(titles(page)).to_have_count(11)
+    assert {"49", *names[490:]} == set(titles(page).all_text_contents())
+    at_once(lambda record: api("DELETE", f"/link/{record['link_id']}"), api.all())  # quicker than one by one
+
+
+def test_an_empty_page_of_the_api_is_not_the_end(page, api):
+    post_all(api, "Far behind")
+    following = {"Link": f'<{page.url}link?cursor=x>; rel="next"'}
+    page.route("**/link?*", lambda route: route.fulfill(json=[], headers=following))
+    page.route("**/link?cursor=x", lambda route: route.fulfill(json=api.all()))
+    page.reload()
+    expect(titles(page)).to_have_text(["Far behind"])
+    expect(page.get_by_role("button", name="Load more")).to_be_hidden()
+
+
+# --- Hostile content
+
+HOSTILE = """"'><script>window.planted=1</script><img src=x onerror=window.planted=1>"""
+
+
+def test_hostile_content_is_text(page, api):
+    link = f"https://example.com/{HOSTILE}".replace(" ", "/")
+    api.post(f"{link}/untitled")
+    for each in (link, "https://javascript:alert(1)@example.com/", "https://example.com/#javascript:alert(1)"):
+        api.post(each, title=HOSTILE, tags=[HOSTILE[:64], "javascript:alert(1)"], notes=HOSTILE * 2)
+    elements = "document.querySelectorAll('script, img').length"
+    before = page.evaluate(elements)
+    page.reload()
+    expect(titles(page)).to_have_text([*[HOSTILE] * 3, f"{link}/untitled"])
+    expect(rows(page).first).to_contain_text(HOSTILE * 2)
+    assert set(titles(page).evaluate_all("links => links.map(link => link.protocol)")) == {"https:"}
+    page.get_by_role("button", name=f"Only with the tag {HOSTILE[:64]}").first.click()
+    expect(rows(page)).to_have_count(3)
+    rows(page).first.get_by_role("button", name="Edit").click()
+    expect(field(page, "Notes")).to_have_value(HOSTILE * 2)
+    press(page, "Cancel")
+    rows(page).first.get_by_role("button", name="Delete").click()
+    expect(status(page)).to_contain_text(f"Deleted {HOSTILE}.")
+    assert page.evaluate("window.planted") is None
+    assert page.evaluate(elements) == before
+
+
+def test_no_other_script_in_the_page_runs(page, api, complaints):
+    served = api("GET", "/")
+    body = served.text + "<script>window.planted = 1</script><p onclick='planted = 1'>Planted</p>"
+    page.route(page.url, lambda route: route.fulfill(body=body, headers=dict(served.headers)))
+    page.reload()
+    page.get_by_text("Planted").click()
+    assert page.evaluate("window.planted") is None
+    excuse(complaints, "Content Security Policy")
+
+
+def test_the_page_asks_nobody_but_the_api(page, context, api):
+    asked = []
+    context.on("request", lambda request: asked.append(urlsplit(request.url).netloc))
+    page.reload()
+    add(page, Link="https://elsewhere.example/", Title="Elsewhere", Tags="a")
+    saved(page)
+    press(page, "Only with the tag a")
+    expect(titles(page)).to_have_text(["Elsewhere"])
+    assert set(asked) == {api.host}
+
+
+# --- The bookmarklet
+
+OTHER = "http://other.localhost/a?b=1&c=%23#d"
+OTHER_PAGE = "<!doctype html><title></title><p>Before</p><p id=text></p><p>After</p>"
+FILL = "([title, said]) => { document.title = title; text.textContent = said; getSelection().selectAllChildren(text) }"
+
+
+@pytest.mark.parametrize("title", ["Other", """50% & #1 + "two" 'three' </title> é\u2028%22"""])
+def test_the_bookmarklet_saves_the_page_it_is_used_on(page, context, api, title):
+    code = unquote(page.get_by_role("link", name="Save to Links").get_attribute("href"))
+    other = context.new_page()
+    other.route(OTHER.split("#")[0], lambda route: route.fulfill(content_type="text/html", body=OTHER_PAGE))
+    other.goto(OTHER)
+    other.evaluate(FILL, [title, "Said & done #1"])
+    with other.expect_popup() as opened:
+        other.evaluate(code.removeprefix("javascript:"))
+    popup = opened.value
+    for name, value in {"Link": OTHER, "Name": "", "Title": title, "Notes": "Said & done #1"}.items():
+        expect(field(popup, name)).to_have_value(value)
+    assert api.all() == [], "only Save stores it"
+    press(popup, "Save")
+    saved(popup)
+    (record,) = api.all()
+    assert record == record | {"link": OTHER, "title": title, "notes": "Said & done #1"}
+    popup.reload()
+    expect(titles(popup)).to_have_text([title])
+    expect(dialog(popup)).to_be_hidden()
+
+
+def test_the_bookmarklet_is_for_other_pages(page, context):
+    page.get_by_role("link", name="Save to Links").click()
+    expect(status(page)).to_contain_text("Drag that to your bookmarks bar")
+    assert context.pages == [page]
+
+
+# --- Keyboards, screen readers, networks and screens
+
+
+def test_a_link_is_added_by_keyboard_alone(page, api):
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Add a link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(field(page, "Link")).to_be_focused()
+    for text in (EXAMPLE, "by-keys", "Keys", "a, b", "Notes"):
+        page.keyboard.type(text)
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    saved(page)
+    assert api.all()[0]["link_id"] == "by-keys"
+
+
+@pytest.mark.parametrize("way", ["Escape", "Cancel"])
+def test_nothing_is_kept_of_a_dialog_that_was_closed(page, api, way):
+    press(page, "Add a link")
+    field(page, "Link").fill(EXAMPLE)
+    page.keyboard.press("Escape") if way == "Escape" else press(page, way)
+    expect(dialog(page)).to_be_hidden()
+    expect(page.get_by_role("button", name="Add a link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(field(page, "Link")).to_have_value("")
+    assert api.all() == []
+
+
+def test_all_that_can_be_used_has_a_name_of_its_own(page, api):
+    for name in ("A", "B"):
+        post_all(api, name, tags=[name])
+    page.reload()
+    expect(rows(page)).to_have_count(2)
+    used = re.compile(r"- (button|link|textbox|searchbox)(?: \"(.*?)\")?")
+    listed = used.findall(page.locator("body").aria_snapshot())
+    press(page, "Add a link")
+    listed += used.findall(dialog(page).aria_snapshot())
+    assert len(listed) == 4 + 2 * 5 + 7
+    assert len(set(listed)) == len(listed) and all(name for _, name in listed)
+
+
+def test_a_store_out_of_reach_is_said_in_words(page, context, complaints):
+    context.set_offline(True)
+    search(page, "a")
+    expect(status(page)).to_have_text("The link store cannot be reached. Are you online?")
+    add(page, Link=EXAMPLE)
+    refused(page, "The link store cannot be reached.")
+    excuse(complaints, "ERR_INTERNET_DISCONNECTED")
+    context.set_offline(False)
+    press(page, "Save")
+    expect(dialog(page)).to_be_hidden()
+
+
+def test_a_list_that_fails_after_saving_is_said_where_it_is_seen(page, complaints):
+    page.route("**/link?*", lambda route: route.fulfill(status=502, body="<html>Bad gateway"))
+    add(page, Link=EXAMPLE)
+    saved(page, "The link store failed: 502")
+    excuse(complaints, "502")
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(page, api):
+    long = {"title": "t" * 400, "tags": ["g" * 64, *"abcdefghijklmnop"], "notes": "n" * 400}
+    for name, said in {"x" * 400: long, "y" * 400: {"tags": ["g" * 64]}}.items():
+        api.post(f"https://example.com/{name}", **said)
+    page.set_viewport_size({"width": 375, "height": 700})
+    page.goto(f"{page.url}#tag={'g' * 64}")
+    rows(page).first.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("button", name="Bring back")).to_be_visible()
+    rows(page).last.get_by_role("button", name="Edit").click()
+    expect(dialog(page)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert dialog(page).evaluate("it => it.scrollWidth <= it.clientWidth")
+
+
+def test_what_the_page_says_is_seen_far_down_in_the_list(page, api):
+    api.post(EXAMPLE, notes="n\n" * 100)
+    press_in_row(page, "Copy")
+    expect(status(page)).to_contain_text(re.compile("Cop"))
+    expect(status(page)).to_be_in_viewport()
+
+
+# The colours of all that has text of its own, in front and behind: what is transparent shows the canvas.
+COLOURS = """() => {
+    const canvas = document.body.appendChild(document.createElement("p"));
+    canvas.style.background = "Canvas";
+    const behind = element => {
+        const colour = getComputedStyle(element || canvas).backgroundColor;
+        return colour != "rgba(0, 0, 0, 0)" ? colour : behind(element.parentElement);
+    };
+    return [...document.querySelectorAll("body *")]
+        .filter(each => each.checkVisibility() && [...each.childNodes].some(node => node.data?.trim()))
+        .map(each => [each.outerHTML, getComputedStyle(each).color, behind(each)]);
+}"""
+
+
+def luminance(colour):
+    """Return the relative luminance of a CSS colour like rgb(1, 2, 3) (WCAG 2.2)."""
+    parts = [int(each) / 255 for each in re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour).groups()]
+    red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(page, api, scheme):
+    api.post(EXAMPLE, title="A", tags=["b"], notes="c")
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+    colours = page.evaluate(COLOURS)
+    assert len(colours) > 8
+    for element, *pair in colours:
+        dark, bright = sorted(map(luminance, pair))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, element
+        assert (luminance(pair[1]) < 0.2) == (scheme == "dark")
