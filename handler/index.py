@@ -96,7 +96,7 @@ def tags(name, value, most):
 
 def moment(name, value):
     try:
-        if not re.fullmatch(r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:\d\d)", value):
+        if not re.fullmatch(r"\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:\d\d)", value):
             raise ValueError
         return datetime.fromisoformat(value).astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
@@ -472,9 +472,9 @@ def rewrite(event, item, operation, mark, values, **request):
 
 
 def update(event, item, fields, link):
-    """Set these fields of an item, and the link of a name, and remove fields that are None."""
+    """Set these fields of an item, and its link if given; remove fields that are None."""
     fields = stamp() | fields
-    if link and decode(item["link_id"]) != link_id_of(link):
+    if link:
         fields["url"] = link
     kept = {name: value for name, value in fields.items() if value is not None}
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)

@@ -603,7 +603,7 @@ def test_patch_of_a_posted_link_may_repeat_its_url(api):
 # --- GET /go/{link_id}
 
 
-@pytest.mark.parametrize("link", [GOOGLE, LONG, "https://example.com/\\\"'<>{}|^`%zz?a=b&c#d"])
+@pytest.mark.parametrize("link", [GOOGLE, LONG, "https://example.com/\\\"'<>{}|^`%zz!~?a=b&c#d"])
 def test_a_short_link_redirects(api, link):
     record = api.post(link)
     answer = api("GET", f"/go/{record['link_id']}")
@@ -864,8 +864,10 @@ def feed_of(answer):
 def test_the_feed_has_the_newest_links(api):
     for n in range(51):
         api.post(f"https://example.com/{n}", title=f"Title {n}")
+    api.post(GOOGLE)
     parsed = feed_of(api("GET", "/feed"))
     assert [entry.link for entry in parsed.entries] == [record["link"] for record in api.all()[:50]]
+    assert [entry.title for entry in parsed.entries][:2] == [GOOGLE, "Title 50"]
     assert parsed.feed.updated == api.all()[0]["updated_at"]
     assert parsed.feed.title and parsed.feed.author
     assert {link.rel: link.href.split("/prod")[1] for link in parsed.feed.links} == {"self": "/feed", "alternate": "/"}
@@ -900,9 +902,12 @@ def test_a_feed_without_links_is_valid(api):
 
 
 def test_a_feed_can_be_of_a_search(api, library):
+    ids = {feed_of(api("GET", "/feed")).feed.id}
     for query, found in (("tag=city", "ba"), ("q=roads", "cb"), ("q=a%26%3C&tag=x%22%3E", "")):
         parsed = feed_of(api("GET", f"/feed?{query}"))
         assert [entry.link[-1] for entry in parsed.entries] == list(found)
+        ids.add(parsed.feed.id)
+    assert len(ids) == 4, "each is a feed of its own"
 
 
 def test_a_feed_reader_that_has_it_gets_304(api):

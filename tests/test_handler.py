@@ -291,6 +291,15 @@ def test_a_page_costs_one_query_of_one_link_more(api, queries):
     assert [query["Limit"] for query in queries] == [3]
 
 
+def test_a_search_reads_a_megabyte_at_once(api, queries):
+    api.post(GOOGLE)
+    for n in range(20):
+        api.post(f"https://example.com/{n}")
+    queries.clear()
+    assert [record["link"] for record in api("GET", "/link?limit=1&q=google").json()] == [GOOGLE]
+    assert ["Limit" in query for query in queries] == [False]
+
+
 # --- The log
 
 
