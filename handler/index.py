@@ -303,12 +303,12 @@ def stamp():
     return {"updated_at": rfc3339(datetime.now(timezone.utc)), "etag": uuid.uuid4().hex}
 
 
-def write(operation, mark, condition, values, **request):
-    """Do a conditional write that leaves an item with this mark, an attribute's name and value.
+def write(operation, etag, condition, values, **request):
+    """Do a conditional write that leaves an item with this etag, or None for no item.
 
     Return whether it is done, and the item as the operation returns it, or
     else the one that is there, {} for none. When an answer is lost the SDK
-    writes again, and fails on what it did before: the mark tells.
+    writes again, and fails on what it did before: the etag tells.
     """
     values = {"now": int(time.time()), **values}
     try:
@@ -323,7 +323,7 @@ def write(operation, mark, condition, values, **request):
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         item = error.response.get("Item", {})
         again = error.response["ResponseMetadata"]["RetryAttempts"] > 0
-        return again and item.get(mark[0]) == (mark[1] and encode(mark[1])), item
+        return again and item.get("etag") == (etag and encode(etag)), item
 
 
 def create(link_id, link, fields):
@@ -334,7 +334,7 @@ def create(link_id, link, fields):
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
     item = {name: encode(value) for name, value in item.items()}
-    new, there = write(dynamodb.put_item, ("etag", now["etag"]), FREE, {}, Item=item)
+    new, there = write(dynamodb.put_item, now["etag"], FREE, {}, Item=item)
     return new, item if new else there
 
 
@@ -457,14 +457,14 @@ def unless_seen(event, answer):
 # --- Routes
 
 
-def rewrite(event, item, operation, mark, values, **request):
+def rewrite(event, item, operation, etag, values, **request):
     """Change or delete an item, if If-Match allows; return the new one."""
     condition, wanted = LIVE, etags_of(event, "if-match")
     if wanted not in (None, ["*"]):
         condition += " AND etag = :seen"  # "" is never there
         values["seen"] = decode(item["etag"]) if etag_of(item) in wanted else ""
     key = {name: item[name] for name in ("link_id", "link")}
-    done, item = write(operation, mark, condition, values, Key=key, **request)
+    done, item = write(operation, etag, condition, values, Key=key, **request)
     if done:
         return item
     etag = etag_of(live(item))
@@ -484,7 +484,7 @@ def update(event, item, fields, link):
         event,
         item,
         dynamodb.update_item,
-        ("etag", fields["etag"]),
+        fields["etag"],
         kept,
         UpdateExpression=expression,
         ExpressionAttributeNames={f"#{name}": name for name in fields},
@@ -551,7 +551,7 @@ def change(event, link_id):
 
 def remove(event, link_id):
     """DELETE /link/{link_id}: forget a link."""
-    rewrite(event, live(find(link_id)), dynamodb.delete_item, ("etag", None), {})
+    rewrite(event, live(find(link_id)), dynamodb.delete_item, None, {})
     return reply(204)
 
 
@@ -559,12 +559,12 @@ def go(event, link_id):
     """GET /go/{link_id}: redirect to the link, and count the visit."""
     item = live(find(link_id))
     if COUNT_VISITS and event["httpMethod"] == "GET":
-        visit = uuid.uuid4().hex
+        # Of a repetition by the SDK, the item is as the first attempt left it.
         _, item = write(
             dynamodb.update_item,
-            ("visit", visit),
+            None,
             LIVE + " AND NOT visit = :visit",
-            {"one": 1, "visit": visit, "at": stamp()["updated_at"]},
+            {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]},
             Key={name: item[name] for name in ("link_id", "link")},
             UpdateExpression="SET visited_at = :at, visit = :visit ADD visits :one",
             ReturnValues="ALL_NEW",

@@ -198,6 +198,9 @@ BAD_FIELDS = {
     "title is a number": ({"title": 1.5}, "^title must be a string"),
     "title is an object": ({"title": {}}, "^title must be a string"),
     "title too long": ({"title": "x" * 513}, "^title must have at most 512 characters, not 513"),
+    "title with a form feed": ({"title": "a\x0cb"}, "^title must not contain control characters"),
+    "title with a vertical tab": ({"title": "a\x0bb"}, "^title must not contain control characters"),
+    "title with what is no character": ({"title": "\uffff"}, "^title must not contain control characters"),
     "title with NUL": ({"title": "a\0b"}, "^title must not contain control characters"),
     "title with a lone surrogate": ({"title": "\udc00"}, "^title must not .* surrogate"),
     "notes too long": ({"notes": "x" * 8193}, "^notes must have at most 8192 characters, not 8193"),
@@ -446,6 +449,12 @@ def test_patch_of_a_long_link(api):
     assert api.all() == []
 
 
+def test_patch_takes_what_is_empty(api):
+    path = path_of(api.post(GOOGLE, title="T", tags=["t"], notes="N"))
+    empty = {"title": "", "tags": [], "notes": ""}
+    assert api("PATCH", path, empty).json() == api("GET", path).json() == api("GET", path).json() | empty
+
+
 def test_an_empty_patch_changes_no_field(api):
     record = api.post(GOOGLE, title="T", tags=[], notes="")
     answer = api("PATCH", path_of(record), {})
@@ -644,6 +653,8 @@ def test_a_short_link_that_leads_nowhere(api, link_id):
     assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert "There is no link with this id." in page.text and "<script" not in page.text
     assert "Content-Security-Policy" in page.headers
+    for other in ("/link/unknown", "/unknown", "/link?limit=x"):
+        assert "Error" in api("GET", other, headers={"Accept": "text/html"}).json()
 
 
 # --- expires_at

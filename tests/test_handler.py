@@ -375,6 +375,27 @@ def test_urls_are_those_that_aws_was_asked(api):
     assert answer.headers["Location"] == f"{host}/prod/link/{answer.json()['link_id']}"
 
 
+@pytest.mark.parametrize("base", ["", "/prod", "/base", "/some/base"])
+def test_urls_have_the_stage_or_the_base_path_of_a_domain(handler, api, base):
+    for proxy, path in (("link", f"{base}/link"), ("link/", f"{base}/link/")):
+        event = recorded("POST", "/link", {}, json.dumps(LINK))
+        event["requestContext"]["path"], event["pathParameters"] = path, {"proxy": proxy}
+        answer = proxy_response(handler.lambda_handler(event, None))
+        assert answer.headers["Location"].split("amazonaws.com")[1] == f"{base}/link/{answer.json()['link_id']}"
+
+
+def test_a_path_may_be_percent_encoded(handler, api):
+    api("PUT", "/link/a~b", LINK)
+    event = recorded("GET", "/link/a~b", {}, None) | {"pathParameters": {"proxy": "link/a%7Eb"}}
+    assert handler.lambda_handler(event, None)["statusCode"] == 200
+
+
+def test_a_page_of_an_error_has_no_markup_of_the_request(handler):
+    event = recorded("<b>", "/go/x", {"Accept": "text/html"}, None)
+    answer = handler.lambda_handler(event, None)
+    assert answer["statusCode"] == 405 and "<b>" not in answer["body"] and "&lt;b&gt;" in answer["body"]
+
+
 def test_a_cursor_of_another_stack_is_refused(handler, api, monkeypatch):
     for n in range(2):
         api.post(f"{GOOGLE}/{n}")
