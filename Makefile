@@ -35,7 +35,7 @@ teardown: .venv/installed  ## delete the stack on AWS, links and all (STACK=apid
 	@$(bin)/python scripts/stack.py teardown --stack $(STACK)
 
 import: .venv/installed  ## store the links of a file (FILE=bookmarks.html API=URL, DRY_RUN=1 only says what would be)
-	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(DRY_RUN),--dry-run)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)"

@@ -79,7 +79,7 @@ def text(name, value, most):
         raise BadRequest(f"{name} must be a string.")
     if len(value) > most:
         raise BadRequest(f"{name} must have at most {most} characters, not {len(value)}.")
-    # What neither XML nor UTF-8 has, but tabs and ends of lines.
+    # What XML or UTF-8 cannot hold; tabs and ends of lines are fine.
     if re.search("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value):
         raise BadRequest(f"{name} must not contain control characters or lone surrogates.")
     return value
@@ -137,7 +137,7 @@ def check(given, fields):
     """Return the fields of a body as they are to be stored."""
     for name in given:
         if name not in fields:
-            raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(fields)} can.")
+            raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(['link', *fields])} can.")
     return {name: fields[name][0](name, value, fields[name][1]) for name, value in given.items()}
 
 
@@ -158,7 +158,7 @@ def canonical(link):
     user, at, place = authority.rpartition("@")
     place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(:[0-9]*)?", place)
     try:
-        number = urlsplit(link).port
+        port_number = urlsplit(link).port
         if place and place[1].startswith("["):
             ipaddress.IPv6Address(place[1][1:-1])
     except ValueError:  # or characters that browsers turn into a / or an @
@@ -166,7 +166,7 @@ def canonical(link):
     # Browsers take a backslash for a slash, and would go to another host.
     if not place or "\\" in user:
         raise BadRequest("link must have a valid host after the //, and a port up to 65535 if any.")
-    port = "" if number in (None, {"http": 80, "https": 443}[scheme]) else place[2]
+    port = "" if port_number in (None, {"http": 80, "https": 443}[scheme]) else place[2]
     link = f"{scheme}://{user}{at}{place[1].lower()}{port}{rest if rest != '/' else ''}"
     if len(link.encode()) > LINK_BYTES:
         raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
@@ -215,14 +215,14 @@ def is_live(item):
 
 
 def live(item):
-    """Return the item if there is one that has not expired."""
+    """Return the item; NotFound if there is none, or it has expired."""
     if not is_live(item):
         raise NotFound("There is no link with this id.")
     return item
 
 
 def find(link_id):
-    """Return the item with this id as it is now, or None."""
+    """Return the item with this id as it is now, or None; its sort key is not known from the id."""
     if not re.fullmatch(NAME, link_id):
         return None
     page = dynamodb.query(
@@ -266,8 +266,8 @@ def page_of(query, count):
     for item in filter(is_live, page["Items"]):
         record = record_of(item)
         tagged = record.get("tags", [])
-        said = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged])
-        if wanted <= set(tagged) and all(word in said.casefold() for word in words):
+        searched = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged])
+        if wanted <= set(tagged) and all(word in searched.casefold() for word in words):
             if len(records) == count:
                 last = before
                 break
@@ -293,7 +293,7 @@ def start_of(cursor, order):
 
 
 def signed(key, order):
-    """Return the cursor of a key, signed so that an altered one is refused; it is no secret."""
+    """Return the cursor of a key, signed so that an altered one is refused; it holds no secret."""
     signature = hmac.digest(CURSOR_KEY, order.encode() + key, "sha256")[:12]
     return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
@@ -331,6 +331,7 @@ def create(link_id, link, fields):
     now = stamp()
     item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]}
     item |= now | fields
+    # An id always comes with the same sort key, so that it is there once.
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
     item = {name: encode(value) for name, value in item.items()}
@@ -354,6 +355,7 @@ def path_of(event):
 
 
 def url_of(event, *path):
+    """Return the URL of a path below the stage, or below the base path of a custom domain."""
     headers = headers_of(event)
     scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
     asked = event["requestContext"]["path"].strip("/").split("/")
@@ -439,7 +441,7 @@ def reply_list(event, query, values, cursor):
 
 
 def reply_error(event, error):
-    """Return the answer that an Error is: JSON, or for a person who follows a short link a page."""
+    """Return an Error as an answer: JSON, or for a person who follows a short link a page."""
     reference = event["requestContext"]["requestId"]
     if path_of(event)[0] == "go" and "text/html" in headers_of(event).get("accept", ""):
         body = f"<!doctype html><title>{error.status}</title><p>{escape(str(error))}<p><small>{reference}</small>"
@@ -457,7 +459,7 @@ def unless_seen(event, answer):
 # --- Routes
 
 
-def rewrite(event, item, operation, etag, values, **request):
+def write_if_match(event, item, operation, etag, values, **request):
     """Change or delete an item, if If-Match allows; return the new one."""
     condition, wanted = LIVE, etags_of(event, "if-match")
     if wanted not in (None, ["*"]):
@@ -468,7 +470,7 @@ def rewrite(event, item, operation, etag, values, **request):
     if done:
         return item
     etag = etag_of(live(item))
-    raise PreconditionFailed(f"The link has changed: its ETag is now {etag}, not that of If-Match.")
+    raise PreconditionFailed(f"The link was changed meanwhile; its ETag is now {etag}.")
 
 
 def update(event, item, fields, link):
@@ -480,7 +482,7 @@ def update(event, item, fields, link):
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if len(kept) < len(fields):
         expression += " REMOVE " + ", ".join(f"#{name}" for name in fields if name not in kept)
-    item = rewrite(
+    item = write_if_match(
         event,
         item,
         dynamodb.update_item,
@@ -507,7 +509,7 @@ def list_links(event):
     return reply_list(event, query, *page_of(query, limit))
 
 
-def store(event):
+def post_link(event):
     """POST /link: store a link, or return the one that is there for this URL."""
     given = json_of(event)
     link = link_of(given, "")
@@ -516,15 +518,15 @@ def store(event):
     return reply_item(201 if new else 200, item, {"Location": url_of(event, "link", link_id)})
 
 
-def read(event, link_id):
+def get_link(event, link_id):
     """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
     return unless_seen(event, reply_item(200, live(find(link_id))))
 
 
-def put(event, link_id):
+def put_link(event, link_id):
     """PUT /link/{link_id}: store a link under a name, or replace what is there."""
     if not re.fullmatch(NAME, link_id):
-        raise BadRequest("A name has 1 to 64 letters, digits and -._~, and one of the first two first.")
+        raise BadRequest("A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
     given = json_of(event)
     link = link_of(given, link_id)
     fields = check(given, NEW)
@@ -534,13 +536,13 @@ def put(event, link_id):
             return reply_item(201, item, {"Location": url_of(event, "link", link_id)})
         unwanted = etags_of(event, "if-none-match") or []
         if unwanted == ["*"] or etag_of(item) in unwanted:
-            raise PreconditionFailed(f"There is a link with this name; its ETag is {etag_of(item)}.")
+            raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
     elif not (item := find(link_id)):
         raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
     return update(event, item, {name: fields.get(name) for name in FIELDS}, link)
 
 
-def change(event, link_id):
+def patch_link(event, link_id):
     """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
     given = json_of(event)
     link = link_of(given, link_id) if "link" in given else None
@@ -549,9 +551,9 @@ def change(event, link_id):
     return update(event, live(find(link_id)), fields | removed, link)
 
 
-def remove(event, link_id):
+def delete_link(event, link_id):
     """DELETE /link/{link_id}: forget a link."""
-    rewrite(event, live(find(link_id)), dynamodb.delete_item, None, {})
+    write_if_match(event, live(find(link_id)), dynamodb.delete_item, None, {})
     return reply(204)
 
 
@@ -614,8 +616,8 @@ def show(event):
 
 ROUTES = {
     "/": {"GET": show},
-    "/link": {"GET": list_links, "POST": store},
-    "/link/{link_id}": {"GET": read, "PUT": put, "PATCH": change, "DELETE": remove},
+    "/link": {"GET": list_links, "POST": post_link},
+    "/link/{link_id}": {"GET": get_link, "PUT": put_link, "PATCH": patch_link, "DELETE": delete_link},
     "/go/{link_id}": {"GET": go},
     "/tags": {"GET": list_tags},
     "/feed": {"GET": feed},
@@ -636,9 +638,11 @@ def dispatch(event, route, names):
     if route not in ROUTES:
         raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
     method, methods = event["httpMethod"], ROUTES[route]
+    allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
+    if method == "OPTIONS":  # of /; else API Gateway answers it
+        return reply(200, headers={"Allow": allowed})
     answer = methods.get("GET" if method == "HEAD" else method)
     if not answer:
-        allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
         raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
     return answer(event, *names)
 
@@ -672,11 +676,11 @@ def lambda_handler(event, context):
 PAGE = Path(__file__).with_name("page.html").read_text()  # `make embed` puts its text here
 
 
-def source_of(code):
+def csp_hash(code):
     """Return what a Content-Security-Policy calls a piece of code of the page."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 
-OWN = " ".join(map(source_of, re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)))
-POLICY = f"default-src {OWN}; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+HASHES = " ".join(map(csp_hash, re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)))
+POLICY = f"default-src {HASHES}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY}

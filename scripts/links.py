@@ -251,6 +251,12 @@ def problem_of(record):
         return "A name has 1 to 64 letters, digits and -._~, and one of the first two first."
 
 
+def nearly_canonical(link):
+    """Return a form in which URLs are equal that differ in the case of the host or a slash after it."""
+    host, rest = re.fullmatch("(?s)([^/]*//[^/?#]*)(.*)", link.strip()).groups()
+    return host.lower() + (rest if rest != "/" else "")
+
+
 def entries(path):
     """Return a list of (line, record, what is wrong or None) in which each link is once.
 
@@ -260,7 +266,7 @@ def entries(path):
     for line, given in read(path):
         record, problem = ({}, given) if isinstance(given, str) else (given, problem_of(given))
         record = {name: record[name] for name in ("link_id", "link", *FIELDS) if record.get(name) is not None}
-        key = len(found) if problem else (name_of(record), record["link"].strip())
+        key = len(found) if problem else (name_of(record), nearly_canonical(record["link"]))
         if key in found:
             line, first, problem = found[key]
             both = first.get("tags", []), record.get("tags", [])
@@ -321,7 +327,7 @@ def bookmark(record, more={}):
 
 
 WRITERS = {".jsonl": write_json, ".csv": write_csv, ".html": write_html}
-WRITERS |= {".json": write_json, ".htm": write_html}
+WRITERS |= {".htm": write_html}
 
 # --- The API
 
@@ -361,6 +367,8 @@ def client(api):
                 f"What answers at {api} is not a link store: it said {answer.status} {answer.reason}."
                 " Take the URL that `make run` or `make deploy` prints; it ends in /link."
             ) from None
+        if answer.status == 405:
+            raise Stop(f"{api} is not the URL of an API, which `make run` and `make deploy` print; it ends in /link.")
         if answer.status >= 300 and answer.status not in (400, 404, 409, 412, 413):
             raise Stop(f"The API at {api} answered {answer.status}: {sentence}")
         return SimpleNamespace(status=answer.status, headers=answer.headers, value=value, sentence=sentence)
@@ -422,9 +430,10 @@ def import_file(path, api, dry_run):
                         tqdm.write(refusal(path, line, record.get("link"), outcome), file=sys.stderr)
                     bar.update()
     except (Stop, KeyboardInterrupt):
-        print(f"Not complete: {tally(counts)}. Run it again to go on.", file=sys.stderr)
+        if counts:
+            print(f"Not complete: {tally(counts)}. Run it again to go on.", file=sys.stderr)
         raise
-    print(f"{counts[ADDED]} links to import, {counts['refused']} refused" if dry_run else tally(counts))
+    print(f"{counts[ADDED]} links to send, {counts['refused']} refused without asking the API" if dry_run else tally(counts))
     return 1 if counts["refused"] else 0
 
 

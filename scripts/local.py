@@ -45,7 +45,7 @@ def engine(port, state=None):
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise EngineError(
                 f"Port {port} is in use. Take another, such as: make run PORT=4577\n"
-                "If it is the engine of a `make run` that was killed, this ends it: pkill -f ministack"
+                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f ministack"
             )
     with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
         settings = {
@@ -131,7 +131,7 @@ def stop(*_):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=4566)
+    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="1..65535", default=4566)
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))

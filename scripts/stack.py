@@ -74,6 +74,9 @@ def deploy(name, template, parameters):
     if len(body.encode()) > MOST_BYTES:
         raise StackError(f"{template} has more than the {MOST_BYTES:,} bytes that CloudFormation takes.")
     client = boto3.client("cloudformation")
+    known = {each["ParameterKey"] for each in client.validate_template(TemplateBody=body)["Parameters"]}
+    for unknown in parameters.keys() - known:  # which the local engine would ignore
+        raise StackError(f"{template} has no parameter {unknown}; it has {', '.join(sorted(known))}.")
     stack = describe(client, name)
     if stack and stack["StackStatus"] == "ROLLBACK_COMPLETE":
         print(f"What a failed creation left of stack {name} is deleted first.")
@@ -93,8 +96,7 @@ def deploy(name, template, parameters):
         stack_id = client.create_stack(**request)["StackId"]
     else:
         stack_id = stack["StackId"]
-        known = client.validate_template(TemplateBody=body)["Parameters"]
-        kept = {each["ParameterKey"] for each in known} - set(parameters)
+        kept = known - set(parameters)
         request["Parameters"] += [
             {"ParameterKey": each["ParameterKey"], "UsePreviousValue": True}
             for each in stack.get("Parameters", [])

@@ -152,7 +152,7 @@ def test_a_link_is_added_under_a_name(page, api):
 def test_a_taken_name_is_refused_and_what_was_typed_stays(page, api, complaints):
     api("PUT", "/link/taken", {"link": EXAMPLE})
     add(page, Link=f"{EXAMPLE}/other", Name="taken", Title="Other")
-    refused(page, "There is a link with this name")
+    refused(page, "This name is taken")
     excuse(complaints, "412")
     for name, value in {"Link": f"{EXAMPLE}/other", "Name": "taken", "Title": "Other"}.items():
         expect(field(page, name)).to_have_value(value)
@@ -297,6 +297,15 @@ def test_an_edit_leaves_alone_what_the_form_cannot_show(page, api):
     assert after == before | {"link": f"{EXAMPLE}/new", "updated_at": after["updated_at"]}
 
 
+def test_an_edit_of_tags_keeps_a_comma_inside_one(page, api):
+    api.post(EXAMPLE, tags=["a, b", "c", "d,e"])
+    press_in_row(page, "Edit")
+    expect(field(page, "Title")).to_be_focused()
+    save(page, Tags="a, b, new, c")
+    saved(page)
+    assert api.all()[0]["tags"] == ["a, b", "new", "c"]
+
+
 def test_an_edit_does_not_undo_what_somebody_else_changed(page, api, complaints):
     record = api.post(EXAMPLE, title="Old")
     press_in_row(page, "Edit")
@@ -346,7 +355,7 @@ def test_what_was_deleted_comes_back_as_it_was(page, api):
 def test_copy_gives_a_short_link_that_redirects(page, context, api):
     api.post(EXAMPLE)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    press_in_row(page, "Copy the short link of")
+    press_in_row(page, "Copy short link of")
     expect(status(page)).to_contain_text("Copied http")
     host, path = page.evaluate("navigator.clipboard.readText()").split("/prod")
     assert host == f"http://{api.host}"
@@ -520,7 +529,7 @@ def test_all_that_can_be_used_has_a_name_of_its_own(page, api):
 def test_a_store_out_of_reach_is_said_in_words(page, context, complaints):
     context.set_offline(True)
     search(page, "a")
-    expect(status(page)).to_have_text("The link store cannot be reached. Are you online?")
+    expect(status(page)).to_have_text("The link store cannot be reached; try again.")
     add(page, Link=EXAMPLE)
     refused(page, "The link store cannot be reached.")
     excuse(complaints, "ERR_INTERNET_DISCONNECTED")

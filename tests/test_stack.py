@@ -56,7 +56,7 @@ def test_who_asks_too_often_is_told_to_wait(engine):
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.headers["Retry-After"] == "1"
-    assert refused.json()["Error"] == "These are too many requests; try again in a second."
+    assert refused.json()["Error"] == "Too many requests; try again in a second."
     delete_stack(engine, "slow")
 
 
