@@ -531,7 +531,7 @@ def test_a_store_out_of_reach_is_said_in_words(page, context, complaints):
     search(page, "a")
     expect(status(page)).to_have_text("The link store cannot be reached; try again.")
     add(page, Link=EXAMPLE)
-    refused(page, "The link store cannot be reached.")
+    refused(page, "The link store cannot be reached")
     excuse(complaints, "ERR_INTERNET_DISCONNECTED")
     context.set_offline(False)
     press(page, "Save")
