@@ -435,7 +435,7 @@ def reply_list(event, query, values, cursor):
     """Return a JSON array, a line for each value, with a link to the next page if there is a cursor."""
     headers = {}
     if cursor:
-        following = urlencode({**query, "cursor": cursor}, doseq=True)
+        following = urlencode({**query, "cursor": cursor}, doseq=True, quote_via=quote)
         headers["Link"] = f'<{url_of(event, *path_of(event))}?{following}>; rel="next"'
     return reply(200, "[" + ",\n".join(map(to_json, values)) + "]", headers)
 
@@ -588,7 +588,7 @@ def feed(event):
     """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
     query = query_of(event, "tag", "q")
     records, _ = page_of(query, 50)
-    asked = "?" + urlencode(query, doseq=True)
+    asked = "?" + urlencode(query, doseq=True, quote_via=quote)
     here = escape(url_of(event, "feed") + asked.rstrip("?"))
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
     lines = [

@@ -306,6 +306,15 @@ def test_a_next_link_is_absolute_and_keeps_the_limit(api):
     assert answer.headers["Link"] == f'<{following}>; rel="next"'
 
 
+def test_a_next_link_keeps_the_search(api):
+    for n in range(2):
+        api.post(f"https://example.com/{n}", tags=["to do", "c+d&e"])
+    answer = api("GET", "/link?limit=1&tag=to+do&q=example%20com&tag=c%2Bd%26e")
+    following = answer.links["next"]["url"]
+    assert "tag=to%20do&tag=c%2Bd%26e" in following and "q=example%20com" in following
+    assert len(api.all("/link?limit=1&tag=to%20do&q=example+com&tag=c%2Bd%26e")) == 2
+
+
 def test_paging_is_steady_while_links_come_and_go(api):
     before = [api.post(f"https://example.com/{n}") for n in range(6)]
     seen = []
