@@ -96,7 +96,7 @@ def tags(name, value, most):
 
 def moment(name, value):
     try:
-        if not re.fullmatch(r"\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:\d\d)", value):
+        if not re.fullmatch(r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value):
             raise ValueError
         return datetime.fromisoformat(value).astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
@@ -115,7 +115,7 @@ def past(name, value, _):
 
 def future(name, value, _):
     """Return the time in whole seconds since 1970, which is what DynamoDB's TTL takes."""
-    if (when := int(moment(name, value).timestamp())) <= time.time():
+    if (when := int(moment(name, value).replace(microsecond=0).timestamp())) <= time.time():
         raise BadRequest(f"{name} must be in the future.")
     return when
 
@@ -147,7 +147,7 @@ def canonical(link):
     It has scheme and host in lower case, no white space around it, no default
     port and no slash that ends it after the host; all else is as given.
     """
-    given = text("link", link, BODY_LENGTH)
+    given = text("link", link, LINK_BYTES)
     link = given.strip()
     if re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", link):
         raise BadRequest("link must not contain white space or control characters; a space is %20.")
@@ -241,14 +241,15 @@ def page_of(query, count):
     work is one Query of up to 1 MB: there may be fewer, or none, though more follow.
     """
     wanted = set(tags("tag", query.get("tag", []), 32))
-    words = query.get("q", [""])[0].casefold().split()
+    words = text("q", query.get("q", [""])[0], 512).casefold().split()
     index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
     condition, values, request = "#owner = :owner", {":owner": encode(OWNER)}, {}
+    since = rfc3339(moment("since", query["since"][0])) if "since" in query else None
     if "cursor" in query:
         request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
-    elif "since" in query:
+    elif since:
         condition += " AND updated_at >= :since"
-        values[":since"] = encode(rfc3339(moment("since", query["since"][0])))
+        values[":since"] = encode(since)
     if not wanted and not words:
         request["Limit"] = count + 1  # one more tells whether another page follows
     names = {f"#{name}": name for name in ("url", *RECORD)}
@@ -266,8 +267,9 @@ def page_of(query, count):
     for item in filter(is_live, page["Items"]):
         record = record_of(item)
         tagged = record.get("tags", [])
-        searched = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged])
-        if wanted <= set(tagged) and all(word in searched.casefold() for word in words):
+        texts = [record["link"], record.get("title", ""), record.get("notes", ""), *tagged]
+        searched = "\n".join(texts).casefold()
+        if wanted <= set(tagged) and all(word in searched for word in words):
             if len(records) == count:
                 last = before
                 break
@@ -449,11 +451,16 @@ def reply_error(event, error):
     return reply(error.status, to_json({"Error": str(error), "Reference": reference}), error.headers)
 
 
-def unless_seen(event, answer):
-    """Return the answer to a GET, or 304 if the client has it; the comparison is weak (RFC 9110, 13.1.2)."""
-    etag = answer["headers"]["ETag"]
+def is_seen(event, etag):
+    """Return whether If-None-Match has an entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
     seen = [each.removeprefix("W/") for each in etags_of(event, "if-none-match") or []]
-    return reply(304, headers={"ETag": etag}) if seen == ["*"] or etag in seen else answer
+    return "*" in seen or etag in seen
+
+
+def unless_seen(event, answer):
+    """Return the answer to a GET, or 304 if the client has it."""
+    etag = answer["headers"]["ETag"]
+    return reply(304, headers={"ETag": etag}) if is_seen(event, etag) else answer
 
 
 # --- Routes
@@ -530,16 +537,18 @@ def put_link(event, link_id):
     given = json_of(event)
     link = link_of(given, link_id)
     fields = check(given, NEW)
-    if etags_of(event, "if-match") is None:
-        new, item = create(link_id, link, fields)
-        if new:
-            return reply_item(201, item, {"Location": url_of(event, "link", link_id)})
-        unwanted = etags_of(event, "if-none-match") or []
-        if unwanted == ["*"] or etag_of(item) in unwanted:
-            raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
-    elif not (item := find(link_id)):
+    matching = etags_of(event, "if-match") is not None
+    new, item = (False, find(link_id)) if matching else create(link_id, link, fields)
+    if new:
+        return reply_item(201, item, {"Location": url_of(event, "link", link_id)})
+    if not item:
         raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
-    return update(event, item, {name: fields.get(name) for name in FIELDS}, link)
+    if is_seen(event, etag_of(item)):
+        raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
+    try:
+        return update(event, item, {name: fields.get(name) for name in FIELDS}, link)
+    except NotFound:  # it was deleted at the same moment
+        return put_link(event, link_id)
 
 
 def patch_link(event, link_id):
@@ -587,7 +596,7 @@ def list_tags(event):
 def feed(event):
     """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
     query = query_of(event, "tag", "q")
-    records, _ = page_of(query, 50)
+    records = page_of(query, 1000)[0][:50]  # some of the newest may have expired
     asked = "?" + urlencode(query, doseq=True, quote_via=quote)
     here = escape(url_of(event, "feed") + asked.rstrip("?"))
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
@@ -597,7 +606,7 @@ def feed(event):
         f'<link rel="self" href="{here}"/><link href="{escape(url_of(event, ""))}"/>',
     ]
     for record in records:
-        link, title = escape(record["link"]), escape(record.get("title") or record["link"])
+        link, title = escape(record["link"]), escape((record.get("title") or record["link"])[:512])
         tagged = [f'<category term="{escape(tag)}"/>' for tag in record.get("tags", [])]
         lines += [
             f"<entry><title>{title}</title><id>urn:uuid:{link_id_of(TABLE + record['link_id'])}</id>",

@@ -401,7 +401,7 @@ def store(send, record):
         answer = send("PUT", f"/{name}", body, {"If-None-Match": "*"})
     if answer.status == 412:  # also when the answer to what stored it was lost
         there = send("GET", f"/{name}").value
-        return THERE if there.get("link") == record["link"] else f"the name {name} is taken."
+        return THERE if nearly_canonical(there.get("link", "//")) == nearly_canonical(record["link"]) else f"the name {name} is taken."
     if answer.status == 404:
         raise Stop(f"The API has no such path: {answer.sentence}")
     return answer.sentence or (ADDED if answer.status == 201 else THERE)
@@ -438,8 +438,11 @@ def import_file(path, api, dry_run):
 
 
 def refusal(path, line, link, reason):
-    """Return a line that says so; a bookmark must not write to the terminal what it likes."""
-    text = f"{path}:{line}: " + (f"{link!s:.300}: " if link is not None else "") + reason
+    return printable(f"{path}:{line}: " + (f"{link!s:.300}: " if link is not None else "") + reason)
+
+
+def printable(text):
+    """Return text as a terminal may show it: neither a bookmark nor a server writes to it what it likes."""
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
@@ -494,7 +497,7 @@ def main():
         print("Interrupted.", file=sys.stderr)
         code = 130
     except Stop as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         code = 2
     except OSError as error:
         print(f"{error.filename or options.file}: {error.strerror}.", file=sys.stderr)

@@ -233,6 +233,21 @@ def test_a_link_that_expires_during_a_change_stays_away(handler, api, when_found
     assert api("PUT", "/link/docs", LINK).status_code == 201
 
 
+def test_a_name_that_is_deleted_during_a_put_is_stored_again(handler, api, monkeypatch):
+    api("PUT", "/link/docs", LINK)
+    update = handler.update
+
+    def delete_and_update(*arguments):
+        monkeypatch.setattr(handler, "update", update)
+        assert api("DELETE", "/link/docs").status_code == 204
+        return update(*arguments)
+
+    monkeypatch.setattr(handler, "update", delete_and_update)
+    assert api("PUT", "/link/docs", LINK).status_code == 201
+    monkeypatch.setattr(handler, "update", delete_and_update)
+    assert api("PUT", "/link/docs", LINK, {"If-Match": "*"}).status_code == 412
+
+
 def test_a_name_that_points_elsewhere_during_a_visit_redirects_there(handler, api, when_found):
     api("PUT", "/link/docs", LINK)
     other = "https://example.com"

@@ -462,6 +462,13 @@ def test_an_api_out_of_reach_is_said():
     assert problems[0].startswith(f"The API at {url} cannot be reached: ")
 
 
+def test_a_name_is_there_already_however_its_url_is_written(store, tmp_path):
+    path = tmp_path / "named.jsonl"
+    path.write_text('{"link_id": "docs", "link": "HTTPS://Example.com/"}\n')
+    store.takes(path, added=1)
+    store.takes(path, there=1)
+
+
 def test_a_url_with_and_without_a_slash_is_one_link(store, tmp_path):
     path = tmp_path / "two.html"
     entry = '<DT><H3>{0}</H3><DL><p><DT><A HREF="https://{1}">T</A></DL><p>'
@@ -473,9 +480,9 @@ def test_a_url_with_and_without_a_slash_is_one_link(store, tmp_path):
 
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_an_api_that_does_not_work_stops_it(status):
-    with server(lambda *_: (status, {}, error("No."))) as url:
+    with server(lambda *_: (status, {}, error("No\x1b[31m."))) as url:
         code, printed, problems = run("import", f"{SAMPLES}/safari.html", "--api", url)
-    assert (code, printed) == (2, []) and problems == [f"The API at {url} answered {status}: No."]
+    assert (code, printed) == (2, []) and problems == [f"The API at {url} answered {status}: No?[31m."]
 
 
 @pytest.mark.parametrize("status", [429, 503])
