@@ -131,12 +131,14 @@ def stop(*_):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="1..65535", default=4566)
+    parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
+    if not 0 < options.port < 65536:
+        parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
     for number in STOPS:
         signal.signal(number, stop)
     try:

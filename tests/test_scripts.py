@@ -55,6 +55,13 @@ def parameters(engine, stack):
     return {each["ParameterKey"]: each["ParameterValue"] for each in settled(engine, stack)["Parameters"]}
 
 
+def test_a_parameter_that_is_not_there_is_refused(engine):
+    code, printed = script(engine, "deploy", "--stack", "wrong", "RequestPerSecond=1")
+    assert code == 1
+    assert printed.startswith("setupapidb.yml has no parameter RequestPerSecond; it has CountVisits, DeletionProtection,")
+    assert "does not exist" in aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
+
+
 def test_parameters_that_were_set_stay_set(engine, tmp_path):
     deploy = ["deploy", "--stack", "set"]
     code, printed = script(engine, *deploy, "RequestBurst=7", "LogRetentionInDays=1")
@@ -258,3 +265,10 @@ def test_run_that_is_stopped_at_once_can_run_again(runs):
     assert list((run.folder / "tmp").iterdir()) == []
     assert "Traceback" not in run.printed
     runs(port=run.port).until("Ctrl-C stops it.").stop()
+
+
+@pytest.mark.parametrize("port", [65536, -1])
+def test_run_refuses_a_port_that_is_none(runs, port):
+    refused = runs(port=port)
+    assert refused.process.wait(60) != 0
+    assert f"A port is a number from 1 to 65535, not {port}." in refused.printed
