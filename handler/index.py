@@ -268,8 +268,8 @@ def page_of(query, count):
         record = record_of(item)
         tagged = record.get("tags", [])
         texts = [record["link"], record.get("title", ""), record.get("notes", ""), *tagged]
-        searched = "\n".join(texts).casefold()
-        if wanted <= set(tagged) and all(word in searched for word in words):
+        searched = "\n".join(texts).casefold() if words else ""
+        if wanted.issubset(tagged) and all(word in searched for word in words):
             if len(records) == count:
                 last = before
                 break
@@ -483,7 +483,7 @@ def write_if_match(event, item, operation, etag, values, **request):
 def update(event, item, fields, link):
     """Set these fields of an item, and its link if given; remove fields that are None."""
     fields = stamp() | fields
-    if link:
+    if link and item["link"] == encode(SEE_URL):
         fields["url"] = link
     kept = {name: value for name, value in fields.items() if value is not None}
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)

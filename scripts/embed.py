@@ -2,9 +2,11 @@
 
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
 relative to the template, as its `Code.ZipFile`. Where it reads a text beside
-it, by Path(__file__).with_name("page.html").read_text(), it gets the text. The logical ID of the API's
-deployment ends in a hash over what a deployment publishes, so that an update
-of the stack makes a new one when, and only when, that changed.
+it, by Path(__file__).with_name("page.html").read_text(), it gets the text.
+
+The logical ID of the API's deployment ends in a hash over what a deployment
+publishes, so that an update of the stack makes a new one when, and only when,
+that changed.
 """
 
 import argparse

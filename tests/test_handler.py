@@ -297,6 +297,14 @@ def test_a_short_link_costs_one_query(api, queries):
     assert [query["ConsistentRead"] for query in queries] == [True]
 
 
+def test_a_url_that_is_the_sort_key_is_stored_once(handler, api):
+    path = f"/link/{api.post(GOOGLE)['link_id']}"
+    for method in ("PUT", "PATCH"):
+        assert api(method, path, LINK).status_code == 200
+        (item,) = handler.dynamodb.scan(TableName="links")["Items"]
+        assert item["link"] == {"S": GOOGLE} and "url" not in item
+
+
 def test_a_page_costs_one_query_of_one_link_more(api, queries):
     """DynamoDB gives a LastEvaluatedKey at the very end too, when the limit is reached there."""
     for n in range(2):
