@@ -34,11 +34,12 @@ deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAM
 teardown: .venv/installed  ## delete the stack on AWS, links and all (STACK=apidb)
 	@$(bin)/python scripts/stack.py teardown --stack $(STACK)
 
-import: .venv/installed  ## store the links of a file (FILE=bookmarks.html API=URL, DRY_RUN=1 only says what would be)
-	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
+import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
+		$(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(SIGN)),--sign)
 
-export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL)
-	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)"
+export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
+	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(filter-out 0,$(SIGN)),--sign)
 
 lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
 	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8

@@ -1,8 +1,13 @@
-"""Put links from a file into a link store, or all links of a store into a file.
+"""Put links from a file, a table or another API into a link store, or all links of a store into a file.
 
 Import takes bookmarks of a browser or of a bookmark server (Netscape HTML), the
-JSON or CSV of an export, what `curl $API` prints, and a plain list of URLs. It
-can be run again safely. Export writes what import takes back: .jsonl, .csv or .html.
+JSON or CSV of an export, what `curl $API` prints, and a plain list of URLs; or
+dynamodb:TABLE, or the URL at which another API lists its links. It can be run
+again safely. Export writes what import takes back: .jsonl, .csv or .html; of
+dynamodb:TABLE it reads the table of a store, without its API.
+
+The environment variable APIDB_KEY is the API's key, if it wants one; --sign
+signs the requests with the AWS credentials. What an import reads gets neither.
 """
 
 import argparse
@@ -13,16 +18,24 @@ import logging
 import os
 import re
 import sys
+import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from html import escape
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
+import boto3
 import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from tqdm import tqdm
 
 # --- Settings
@@ -49,6 +62,7 @@ TIMEOUT = urllib3.Timeout(connect=10, read=40)  # API Gateway waits 29 s
 # What a new link may have, in the API's order, and all that a record has.
 FIELDS = ("title", "tags", "notes", "expires_at", "created_at", "visits", "visited_at")
 COLUMNS = tuple("link_id link title tags notes created_at updated_at expires_at visits visited_at".split())
+RECORD = tuple("link_id link created_at updated_at title tags notes expires_at visits visited_at".split())
 NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
 # The first characters by which a spreadsheet takes a cell for a formula; full-width ones count too.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
@@ -58,6 +72,8 @@ ROOTS = {
     *("other bookmarks", "mobile bookmarks", "favorites", "favourites", "favorites bar", "favourites bar"),
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+TABLE = "dynamodb:"  # comes before the name of a table
+SEE_URL = "see url"  # the link of an item of apidb whose URL is in its attribute url (handler/index.py)
 
 
 class Stop(Exception):
@@ -209,8 +225,59 @@ def read_urls(text):
             yield line, {"link": url.strip()}
 
 
+def read_items(source, items):
+    """Read what a table or an API has, by link_id, or by number where there is none.
+
+    Items with a created_at are of an apidb; other link_ids are random, and not kept.
+    """
+    dropped = False
+    for number, item in enumerate(items, 1):
+        item = {"link": item} if isinstance(item, str) else item
+        if not isinstance(item, dict):
+            yield number, "This is not a JSON object."
+            continue
+        record = record_of(item)
+        place = record.get("link_id", number)
+        if "created_at" not in record:
+            dropped = record.pop("link_id", None) is not None or dropped
+        yield place, record
+    if dropped:
+        print(f"The link_ids of {source} are not kept: each link gets the id that belongs to its URL.")
+
+
+def read_url(url):
+    """Read what a URL answers: the list of an apidb, page by page, or one as tutorials make it."""
+    items, complete = [], True
+    for value in answers(url):
+        while isinstance(value, str) or (isinstance(value, dict) and "body" in value):
+            value = from_json(url, value) if isinstance(value, str) else value["body"]
+        if isinstance(value, dict) and "LastEvaluatedKey" in value:
+            complete = False
+        value = value.get("Items") if isinstance(value, dict) else value
+        if not isinstance(value, list):
+            raise Stop(f"{url} does not answer with a list: it must be the URL at which the API lists its links.")
+        items += value
+    yield from read_items(url, items)
+    if not complete:  # a Scan ends after 1 MB, which tutorials do not mind
+        yield "LastEvaluatedKey", f"The API does not list all links. Read its table instead: FILE={TABLE}NAME"
+
+
+def from_json(url, text):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Stop(f"{url} does not answer with JSON: it must be the URL at which the API lists its links.") from None
+
+
 def read(path):
-    """Yield (line, record) or (line, what is wrong) of a file in any of the forms; Stop if it has none."""
+    """Yield (line, record) or (line, what is wrong) of a file in any of the forms; Stop if it has none.
+
+    It may also be a table, dynamodb:TABLE, or a URL.
+    """
+    if path.startswith(TABLE):
+        return read_items(path, chain.from_iterable(scan(path)))
+    if re.match("(?i)https?://", path):
+        return read_url(path)
     content = Path(path).read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -277,6 +344,77 @@ def entries(path):
     return list(found.values())
 
 
+# --- Tables
+
+
+@contextmanager
+def aws(region, table=""):
+    """Make what the AWS SDK raises while the block runs a Stop."""
+    settings = "Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure"
+    try:
+        yield
+    except NoRegionError:
+        raise Stop(f"There is no AWS region. {settings}") from None
+    except NoCredentialsError:
+        raise Stop(f"There are no AWS credentials. {settings}") from None
+    except ClientError as error:
+        code, sentence = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        if code == "ResourceNotFoundException":
+            raise Stop(
+                f"There is no table {table} in {region}. See which there are: aws dynamodb list-tables;"
+                " AWS_DEFAULT_REGION sets another region."
+            ) from None
+        if code == "AccessDeniedException":
+            raise Stop(f"These AWS credentials may not read the table {table}: {sentence}") from None
+        raise Stop(f"The table {table} in {region} cannot be read: {code}: {sentence}") from None
+    except BotoCoreError as error:
+        raise Stop(f"AWS cannot be asked: {error}") from None
+
+
+def scan(source):
+    """Yield the items of dynamodb:TABLE, a list for each page; Stop if it cannot be read.
+
+    What has expired is left out, as the API does; DynamoDB deletes it days later.
+    """
+    # A consistent Scan has all that was stored before it. The index `newest` would give an order,
+    # but follows the table a moment later; and of a backup before a deletion nothing may be missing.
+    table, session = source.removeprefix(TABLE), None
+    with aws(None):
+        session = boto3.Session()
+        dynamodb = session.client("dynamodb")
+    with aws(session.region_name, table):
+        for page in dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
+            yield [item for item in page["Items"] if not is_past(plain(item.get("expires_at")))]
+
+
+def is_past(expires_at):
+    return isinstance(expires_at, int) and expires_at <= time.time()
+
+
+def plain(value):
+    """Return the value of an attribute in DynamoDB's typed JSON, as far as a link has such; others as they are."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "L" and isinstance(inner, list):
+        return [plain(each) for each in inner]
+    if kind == "N" and re.fullmatch("-?[0-9]{1,38}", str(inner)):
+        return int(inner)
+    return None if kind in ("B", "BS", "NULL") else inner  # which JSON has not
+
+
+def record_of(item):
+    """Return the record of an item, typed or plain, as the API gives it (handler/index.py)."""
+    item = {name: plain(value) for name, value in item.items()}
+    record = {name: item[name] for name in RECORD if item.get(name) is not None}
+    if record.get("link") == SEE_URL and "url" in item:
+        record["link"] = item["url"]
+    expires_at = record.get("expires_at")
+    if isinstance(expires_at, int) and 0 <= expires_at < 253402300800:  # the year 10000
+        record["expires_at"] = rfc3339(EPOCH + timedelta(seconds=expires_at))
+    return record
+
+
 # --- Writing: generators of text, from an iterable of records
 
 
@@ -332,33 +470,78 @@ WRITERS |= {".htm": write_html}
 # --- The API
 
 
-def client(api):
-    """Return a function that sends a request (method, path or query below the API, body, headers).
+def connect(url, signed=False, key=""):
+    """Return a function that sends a request (method, path or query below the URL, body, headers).
 
-    It returns the urllib3 response, with JSON, if that is about this one
-    request: a status below 300, or 400, 404, 409, 412 and 413. Stop for another.
+    It returns the urllib3 response, whatever that is; Stop if none comes.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # each retry would be a warning
     pool = urllib3.PoolManager(maxsize=WORKERS, retries=RETRY, timeout=TIMEOUT)
     common = {"Accept": "application/json", "Content-Type": "application/json"}  # of each request
     try:
-        at = urllib3.util.parse_url(api)
+        at = urllib3.util.parse_url(url)
     except urllib3.exceptions.LocationParseError:
         at = urllib3.util.Url()
     if at.scheme not in ("http", "https") or not at.host:
-        raise Stop(f"The API must be a URL that starts with http:// or https://, not {api}")
+        raise Stop(f"The API must be a URL that starts with http:// or https://, not {url}")
     if at.host.endswith(".localhost"):  # is loopback (RFC 6761, 6.3), but not every system resolves it
         common["Host"] = at.netloc
         at = at._replace(host="127.0.0.1")
-    base = at.url.rstrip("/")
+    base = at._replace(query=None, fragment=None).url
+    sign = signer(url) if signed else None
 
     def send(method, path="", body=None, headers={}):
-        body = body and json.dumps(body)
+        body = body and json.dumps(body).encode()
+        headers = common | headers
+        if sign:  # once for all attempts: API Gateway takes a signature for five minutes
+            headers = sign(method, base + path, body, headers)
+        if key:  # is not signed: API Gateway's answer to a wrong signature repeats what should have been
+            headers["x-api-key"] = key
         try:
-            answer = pool.request(method, base + path, body=body, headers=common | headers, redirect=False)
+            return pool.request(method, base + path, body=body, headers=headers, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             cause = getattr(error, "reason", None) or error
-            raise Stop(f"The API at {api} cannot be reached: {cause}") from None
+            raise Stop(f"The API at {url} cannot be reached: {cause}") from None
+
+    return send
+
+
+def signer(url):
+    """Return a function that adds the AWS signature of a request (method, URL, body, headers) to its headers."""
+    with aws(None):
+        session = boto3.Session()
+        credentials = session.get_credentials()
+        in_url = re.search(r"\.execute-api\.([a-z0-9-]+)\.", url)
+        region = in_url[1] if in_url else session.region_name
+        if not credentials:
+            raise NoCredentialsError
+        if not region:
+            raise NoRegionError
+
+    def sign(method, url, body, headers):
+        # Given apart from the URL, the query is signed in the form that API Gateway brings it into.
+        url, _, query = url.partition("?")
+        request = AWSRequest(method, url, headers, body, parse_qsl(query, keep_blank_values=True))
+        with aws(region):  # which may have to renew the credentials
+            SigV4Auth(credentials.get_frozen_credentials(), "execute-api", region).add_auth(request)
+        return dict(request.headers.items())
+
+    return sign
+
+
+def client(api, signed=False):
+    """Return a function that sends a request (method, path or query below the API, body, headers).
+
+    It returns the response, with JSON, if that is about this one request: a
+    status below 300, or 400, 404, 409, 412 and 413. Stop for another.
+    """
+    key = os.environ.get("APIDB_KEY", "")
+    if not re.fullmatch("[!-~]*", key):
+        raise Stop("APIDB_KEY has a blank or another character that no key has: set it to the key, and nothing else.")
+    ask = connect(api.rstrip("/"), signed, key)
+
+    def send(*request):
+        answer = ask(*request)
         try:
             value = answer.json()
             sentence = value["Error"] if answer.status >= 300 else ""
@@ -367,6 +550,8 @@ def client(api):
                 f"What answers at {api} is not a link store: it said {answer.status} {answer.reason}."
                 " Take the URL that `make run` or `make deploy` prints; it ends in /link."
             ) from None
+        if answer.status == 403:
+            raise Stop(f"The API at {api} answered 403: {first_line(sentence)} {way_in(sentence, signed, key)}")
         if answer.status == 405:
             raise Stop(f"{api} is not the URL of an API, which `make run` and `make deploy` print; it ends in /link.")
         if answer.status >= 300 and answer.status not in (400, 404, 409, 412, 413):
@@ -376,16 +561,50 @@ def client(api):
     return send
 
 
+def first_line(sentence):
+    return f"{sentence}.".splitlines()[0].rstrip(".") + "."
+
+
+def way_in(sentence, signed, key):
+    """Return what to do about a 403, of which API Gateway says this."""
+    if re.search("(?i)token|signature|credential|not authorized", sentence):
+        if signed:
+            return "The AWS credentials must be those of a user or role that may execute-api:Invoke it."
+        return "It wants signed requests: add SIGN=1, which signs them with your AWS credentials."
+    if key:
+        return "It does not take the key in the environment variable APIDB_KEY."
+    return "It wants a key: put it into the environment with export APIDB_KEY=..., and run this again."
+
+
+def following(answer):
+    """Return the query of the next page, on the host and path of this one, or None."""
+    found = re.search(r'<[^>?]*(\?[^>]*)>; rel="?next', answer.headers.get("Link", ""))
+    return found and found[1]
+
+
+def answers(url):
+    """Yield the JSON that a URL answers and, if it is a page of an apidb, that of the next ones; Stop for another."""
+    wanted = "it must be the URL at which an API lists its links"
+    ask, query = connect(url), "".join(url.partition("#")[0].partition("?")[1:])
+    while query is not None:
+        answer = ask("GET", query)
+        if answer.status in (401, 403):
+            wanted = "export an apidb that wants a key or a signature to a file, and import that"
+        if answer.status != 200:
+            raise Stop(f"{url} answered {answer.status} {answer.reason}: {wanted}.")
+        yield from_json(url, answer.data)
+        query = following(answer)
+
+
 def pages(send):
     """Yield the pages of all links, newest first: lists of records."""
     query = "?limit=1000"
-    while query:
+    while query is not None:
         answer = send("GET", query)
         if not isinstance(answer.value, list):
             raise Stop(f"The API did not list its links: {answer.sentence or 'it is not one of a link store.'}")
         yield answer.value
-        following = re.search(r'<[^>?]*(\?[^>]*)>; rel="?next', answer.headers.get("Link", ""))
-        query = following and following[1]
+        query = following(answer)
 
 
 ADDED, THERE = "added", "there already"
@@ -410,10 +629,10 @@ def store(send, record):
 # --- Commands
 
 
-def import_file(path, api, dry_run):
-    """Store the links of a file; print what is refused, and the counts. Return 1 if any was, else 0."""
+def import_file(path, api, dry_run, signed):
+    """Store the links of a file, table or URL; print what is refused, and the counts. Return 1 if any was, else 0."""
     counts, found = Counter(), entries(path)
-    send = None if dry_run else client(api)
+    send = None if dry_run else client(api, signed)
 
     def work(entry):
         _, record, problem = entry
@@ -450,36 +669,67 @@ def tally(counts):
     return f"{counts[ADDED]} {ADDED}, {counts[THERE]} {THERE}, {counts['refused']} refused"
 
 
-def export_file(path, api):
-    """Write all links of the API to a file, which is there only when it is complete."""
+def save(path, lists):
+    """Write lists of records to a file, which is there only when it is complete; return how many."""
     write = WRITERS.get(Path(path).suffix.lower())
     if not write:
         raise Stop(f"{path} must end in .jsonl, .csv or .html, which says the form to write.")
-    send, part, count = client(api), Path(f"{path}.part"), 0
+    part, count = Path(f"{path}.part"), 0
 
     def records(bar):
         nonlocal count
-        for page in pages(send):
+        for page in lists:
             count += len(page)
             bar.update(len(page))
             yield from page
 
-    with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=" links", disable=None) as bar:
-        try:
-            file.writelines(write(records(bar)))
-        except BaseException:
-            part.unlink()
-            raise
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=" links", disable=None) as bar:
+            try:
+                file.writelines(write(records(bar)))
+            except BaseException:
+                part.unlink()
+                raise
+        os.replace(part, path)
+    except OSError as error:
+        raise Stop(f"{error.filename or path}: {error.strerror}.") from None
+    return count
+
+
+def export_table(table, path):
+    """Write all links of an apidb's table to a file, without its API; return how many. Stop if it cannot be done.
+
+    What has been stored before is in it, in no order; what changes meanwhile may be.
+    """
+    return save(path, pages_of_table(table))
+
+
+def pages_of_table(table):
+    for items in scan(TABLE + table):
+        if not all("etag" in item for item in items):
+            raise Stop(f"{table} is no table of an apidb. To import one: make import FILE={TABLE}{table} API=...")
+        yield [record_of(item) for item in items]
+
+
+def export_file(path, api, signed):
+    """Write all links of the API, or of dynamodb:TABLE, to a file, and print how many."""
+    if api.startswith(TABLE):
+        count = export_table(api.removeprefix(TABLE), path)
+    else:
+        count = save(path, pages(client(api, signed)))
     print(f"{count} links in {path}")
     return 0
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    key = "The environment variable APIDB_KEY is the API's key, if it wants one."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=key)
     parser.add_argument("action", choices=["import", "export"])
-    parser.add_argument("file", nargs="?", default="")
-    parser.add_argument("--api", default=os.environ.get("API", ""), help="URL of the API (the variable API)")
+    file = "a file; an import also takes dynamodb:TABLE, or the URL at which another API lists its links"
+    parser.add_argument("file", nargs="?", default="", help=file)
+    api = "URL of the API (the variable API); an export also takes dynamodb:TABLE, the table of a store"
+    parser.add_argument("--api", default=os.environ.get("API", ""), help=api)
+    parser.add_argument("--sign", action="store_true", help="sign the requests to the API with the AWS credentials")
     parser.add_argument("--dry-run", action="store_true", help="only say what an import would do")
     options = parser.parse_args()
     file = "bookmarks.html" if options.action == "import" else "links.jsonl"
@@ -490,9 +740,9 @@ def main():
         if not options.api and not options.dry_run:
             raise Stop(f"Which API? {example}")
         if options.action == "import":
-            code = import_file(options.file, options.api, options.dry_run)
+            code = import_file(options.file, options.api, options.dry_run, options.sign)
         else:
-            code = export_file(options.file, options.api)
+            code = export_file(options.file, options.api, options.sign)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = 130
