@@ -71,6 +71,7 @@ ROOTS = {
     *("bookmarks bar", "bookmarks toolbar", "bookmarks menu", "bookmarksbar", "bookmarksmenu"),
     *("other bookmarks", "mobile bookmarks", "favorites", "favourites", "favorites bar", "favourites bar"),
 }
+LISTS = "it must be the URL at which an API lists its links"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TABLE = "dynamodb:"  # comes before the name of a table
 SEE_URL = "see url"  # the link of an item of apidb whose URL is in its attribute url (handler/index.py)
@@ -253,10 +254,10 @@ def read_url(url):
             value = from_json(url, value) if isinstance(value, str) else value["body"]
         if isinstance(value, dict) and "LastEvaluatedKey" in value:
             complete = False
-        value = value.get("Items") if isinstance(value, dict) else value
-        if not isinstance(value, list):
-            raise Stop(f"{url} does not answer with a list: it must be the URL at which the API lists its links.")
-        items += value
+        found = value.get("Items") if isinstance(value, dict) else value
+        if not isinstance(found, list):
+            raise Stop(f"{url} does not answer with a list: {LISTS}.")
+        items += found
     yield from read_items(url, items)
     if not complete:  # a Scan ends after 1 MB, which tutorials do not mind
         yield "LastEvaluatedKey", f"The API does not list all links. Read its table instead: FILE={TABLE}NAME"
@@ -266,7 +267,7 @@ def from_json(url, text):
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise Stop(f"{url} does not answer with JSON: it must be the URL at which the API lists its links.") from None
+        raise Stop(f"{url} does not answer with JSON: {LISTS}.") from None
 
 
 def read(path):
@@ -275,7 +276,7 @@ def read(path):
     It may also be a table, dynamodb:TABLE, or a URL.
     """
     if path.startswith(TABLE):
-        return read_items(path, chain.from_iterable(scan(path)))
+        return read_items(path, chain.from_iterable(scan(path.removeprefix(TABLE))))
     if re.match("(?i)https?://", path):
         return read_url(path)
     content = Path(path).read_bytes()
@@ -348,7 +349,7 @@ def entries(path):
 
 
 @contextmanager
-def aws(region, table=""):
+def aws(region="", table=""):
     """Make what the AWS SDK raises while the block runs a Stop."""
     settings = "Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure"
     try:
@@ -367,19 +368,20 @@ def aws(region, table=""):
         if code == "AccessDeniedException":
             raise Stop(f"These AWS credentials may not read the table {table}: {sentence}") from None
         raise Stop(f"The table {table} in {region} cannot be read: {code}: {sentence}") from None
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # the latter of a wrong AWS_ENDPOINT_URL
         raise Stop(f"AWS cannot be asked: {error}") from None
 
 
-def scan(source):
-    """Yield the items of dynamodb:TABLE, a list for each page; Stop if it cannot be read.
+def scan(table):
+    """Yield the items of a DynamoDB table, a list for each page; Stop if it cannot be read.
 
     What has expired is left out, as the API does; DynamoDB deletes it days later.
     """
     # A consistent Scan has all that was stored before it. The index `newest` would give an order,
     # but follows the table a moment later; and of a backup before a deletion nothing may be missing.
-    table, session = source.removeprefix(TABLE), None
-    with aws(None):
+    if not table:
+        raise Stop(f"Which table? For example: {TABLE}linkTable")
+    with aws():
         session = boto3.Session()
         dynamodb = session.client("dynamodb")
     with aws(session.region_name, table):
@@ -392,7 +394,7 @@ def is_past(expires_at):
 
 
 def plain(value):
-    """Return the value of an attribute in DynamoDB's typed JSON, as far as a link has such; others as they are."""
+    """Return the plain value of an attribute in DynamoDB's typed JSON, None if no field of a link is of its type."""
     if not isinstance(value, dict) or len(value) != 1:
         return value
     ((kind, inner),) = value.items()
@@ -400,7 +402,7 @@ def plain(value):
         return [plain(each) for each in inner]
     if kind == "N" and re.fullmatch("-?[0-9]{1,38}", str(inner)):
         return int(inner)
-    return None if kind in ("B", "BS", "NULL") else inner  # which JSON has not
+    return inner if kind in ("S", "SS", "N") else None
 
 
 def record_of(item):
@@ -508,7 +510,7 @@ def connect(url, signed=False, key=""):
 
 def signer(url):
     """Return a function that adds the AWS signature of a request (method, URL, body, headers) to its headers."""
-    with aws(None):
+    with aws():
         session = boto3.Session()
         credentials = session.get_credentials()
         in_url = re.search(r"\.execute-api\.([a-z0-9-]+)\.", url)
@@ -522,7 +524,7 @@ def signer(url):
         # Given apart from the URL, the query is signed in the form that API Gateway brings it into.
         url, _, query = url.partition("?")
         request = AWSRequest(method, url, headers, body, parse_qsl(query, keep_blank_values=True))
-        with aws(region):  # which may have to renew the credentials
+        with aws():  # which may have to renew the credentials
             SigV4Auth(credentials.get_frozen_credentials(), "execute-api", region).add_auth(request)
         return dict(request.headers.items())
 
@@ -544,7 +546,7 @@ def client(api, signed=False):
         answer = ask(*request)
         try:
             value = answer.json()
-            sentence = value["Error"] if answer.status >= 300 else ""
+            sentence = str(value["Error"]) if answer.status >= 300 else ""
         except (ValueError, LookupError, TypeError):
             raise Stop(
                 f"What answers at {api} is not a link store: it said {answer.status} {answer.reason}."
@@ -584,14 +586,13 @@ def following(answer):
 
 def answers(url):
     """Yield the JSON that a URL answers and, if it is a page of an apidb, that of the next ones; Stop for another."""
-    wanted = "it must be the URL at which an API lists its links"
     ask, query = connect(url), "".join(url.partition("#")[0].partition("?")[1:])
     while query is not None:
         answer = ask("GET", query)
         if answer.status in (401, 403):
-            wanted = "export an apidb that wants a key or a signature to a file, and import that"
+            raise Stop(f"{url} answered {answer.status} {answer.reason}: export its links to a file, and import that.")
         if answer.status != 200:
-            raise Stop(f"{url} answered {answer.status} {answer.reason}: {wanted}.")
+            raise Stop(f"{url} answered {answer.status} {answer.reason}: {LISTS}.")
         yield from_json(url, answer.data)
         query = following(answer)
 
@@ -705,7 +706,7 @@ def export_table(table, path):
 
 
 def pages_of_table(table):
-    for items in scan(TABLE + table):
+    for items in scan(table):
         if not all("etag" in item for item in items):
             raise Stop(f"{table} is no table of an apidb. To import one: make import FILE={TABLE}{table} API=...")
         yield [record_of(item) for item in items]
