@@ -9,14 +9,21 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
+import boto3
 import pytest
-from conftest import ROOT, free_port
+from conftest import NEVER_THROTTLED, ROOT, TEMPLATE, Api, aws, free_port, http_api, outputs, resource_ids, settled
+
+import links
 
 SAMPLES = "tests/bookmarks"
 NO_URL = "link must be an absolute URL that starts with http:// or https://."
 FORMS = ("jsonl", "csv", "html")
+BASE = "https://example.com/"
 
 
 def command(action, *arguments):
@@ -25,23 +32,33 @@ def command(action, *arguments):
 
 def run(*arguments, **environment):
     """Run the program; return its exit code, and what it printed to stdout and to stderr, as lists of lines."""
-    environment = {name: value for name, value in os.environ.items() if name != "API"} | environment
+    environment = without_settings() | environment
     done = subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
+def without_settings():
+    """Return the environment without what a person may have set for the program, or for AWS."""
+    mine = ("API", "APIDB_KEY", "FILE", "SIGN")
+    return {name: value for name, value in os.environ.items() if name not in mine and not name.startswith("AWS_")}
+
+
+def aws_settings(engine):
+    return {name: value for name, value in engine.settings.items() if name.startswith("AWS_")}
+
+
 class Store:
-    """The program and the API on an empty stack."""
+    """The program and the API on an empty stack; `settings` is the environment that opens it."""
 
-    def __init__(self, api):
-        self.api, self.url = api, f"http://{api.host}/prod/link"
+    def __init__(self, api, **settings):
+        self.api, self.url, self.settings = api, f"http://{api.host}/prod/link", settings
 
-    def takes(self, path, *arguments, added=0, there=0, refused=()):
-        """Import a file, of which these must be the counts, and these the lines on what is refused."""
-        code, printed, problems = run("import", path, "--api", self.url, *arguments)
+    def takes(self, path, *arguments, added=0, there=0, refused=(), said=()):
+        """Import a file, of which these must be the counts, and these the lines on what is refused, and else."""
+        code, printed, problems = run("import", path, "--api", self.url, *arguments, **self.settings)
         assert problems == [f"{path}:{each}" for each in refused]
-        assert printed == [f"{added} added, {there} there already, {len(refused)} refused"]
+        assert printed == [*said, f"{added} added, {there} there already, {len(refused)} refused"]
         assert code == (1 if refused else 0)
 
     def reads(self, sample, added, refused=()):
@@ -58,7 +75,8 @@ class Store:
 
     def gives(self, path, count):
         """Export to a file, which must then be there, with this many links."""
-        assert run("export", path, "--api", self.url) == (0, [f"{count} links in {path}"], [])
+        done = run("export", path, "--api", self.url, **self.settings)
+        assert done == (0, [f"{count} links in {path}"], [])
         assert path.exists() and list(path.parent.glob("*.part")) == []
 
     def records(self, *but):
@@ -79,11 +97,16 @@ def store(stack_api):
 
 
 @contextlib.contextmanager
-def server(answer):
-    """Run an HTTP server for which answer(method, path, body) gives (status, headers, body); give its API's URL."""
+def server(answer, asked=None):
+    """Run an HTTP server for which answer(method, path, body) gives (status, headers, body); give its API's URL.
+
+    The headers of each request are added to the list `asked`.
+    """
+    asked = [] if asked is None else asked
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.headers)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, body = answer(self.command, self.path, json.loads(body or "null"))
             with contextlib.suppress(ConnectionError):  # the program may be gone
@@ -302,9 +325,312 @@ def test_hundreds_of_links_at_once(store, tmp_path):
     assert store.records().keys() == set(links)
 
 
+# --- An API that wants a key, or a signature
+
+METHOD = "   AuthorizationType: NONE\n   Integration:\n    Type: AWS_PROXY\n"
+LOCKED = {
+    "key": METHOD.replace("NONE", "NONE\n   ApiKeyRequired: true"),
+    "iam": METHOD.replace("NONE", "AWS_IAM"),
+}
+KEY = """
+ Key:
+  Type: AWS::ApiGateway::ApiKey
+  Properties: {Enabled: true}
+
+ Plan:
+  Type: AWS::ApiGateway::UsagePlan
+  Properties: {ApiStages: [{ApiId: !Ref Api, Stage: !Ref Stage}]}
+
+ PlanKey:
+  Type: AWS::ApiGateway::UsagePlanKey
+  Properties: {KeyId: !Ref Key, KeyType: API_KEY, UsagePlanId: !Ref Plan}
+
+Outputs:"""
+
+
+def create_locked(engine, access, folder):
+    """Create a stack whose API wants a `key` or the signature of `iam`; return its APIUrl, and the key or None."""
+    template = folder / "template.yml"
+    template.write_text(TEMPLATE.read_text().replace(METHOD, LOCKED[access]).replace("\nOutputs:", KEY))
+    assert template.read_text().count(LOCKED[access]) == 2
+    given = [f"ParameterKey={key},ParameterValue={value}" for key, value in NEVER_THROTTLED.items()]
+    command = f"cloudformation create-stack --stack-name {access} --capabilities CAPABILITY_NAMED_IAM"
+    aws(engine, *command.split(), "--template-body", f"file://{template}", "--parameters", *given)
+    assert settled(engine, access)["StackStatus"] == "CREATE_COMPLETE"
+    command = f"apigateway get-api-key --include-value --api-key {resource_ids(engine, access)['Key']}"
+    key = aws(engine, *command.split())["value"] if access == "key" else None
+    return outputs(engine, access)["APIUrl"], key
+
+
+@pytest.fixture(scope="module")
+def key_api(engine, tmp_path_factory):
+    """An Api that gives the key of its stack, `key`, with each request."""
+    url, key = create_locked(engine, "key", tmp_path_factory.mktemp("key"))
+    with http_api(engine, url) as bare:
+        api = Api(lambda method, path, headers, body: bare.send(method, path, headers | {"x-api-key": key}, body))
+        api.host, api.key = bare.host, key
+        yield api
+
+
+@pytest.fixture
+def locked(engine, key_api):
+    """A Store whose API wants a key."""
+    store = Store(key_api, APIDB_KEY=key_api.key, **aws_settings(engine))
+    store.clear()
+    return store
+
+
+def test_a_key_opens_the_api(locked, tmp_path):
+    path = tmp_path / "links.jsonl"
+    path.write_text('{"link_id": "home", "link": "https://example.com/a"}\n{"link": "https://example.com/b"}')
+    locked.takes(path, added=2)
+    locked.takes(path, there=2)
+    locked.gives(tmp_path / "out.csv", 2)
+
+
+@pytest.mark.parametrize(
+    "key, sentence",
+    [
+        ("", "The API at URL answered 403: Forbidden. It wants a key: .* export APIDB_KEY=.*"),
+        ("not-the-key-of-this-api", "The API at URL answered 403: Forbidden. It does not take the key in .* APIDB_KEY."),
+        ("secret\n", "APIDB_KEY has a blank or another character that no key has: .*"),
+        ("two secrets", "APIDB_KEY has a blank or another character that no key has: .*"),
+        ("sécret", "APIDB_KEY has a blank or another character that no key has: .*"),
+    ],
+)
+def test_a_key_that_does_not_open_is_said_but_never_shown(locked, tmp_path, key, sentence):
+    for action, file in ("import", f"{SAMPLES}/safari.html"), ("export", tmp_path / "links.csv"):
+        code, printed, (said,) = run(action, file, "--api", locked.url, APIDB_KEY=key)
+        assert (code, printed) == (2, []) and re.fullmatch(sentence, said.replace(locked.url, "URL"))
+        assert not key or key.strip() not in said
+    assert locked.api.all() == [] and list(tmp_path.iterdir()) == []
+
+
+def test_key_and_signature_are_for_the_api_alone(locked, tmp_path):
+    other, asked, path = [], [], tmp_path / "links.csv"
+    with server(lambda *_: (200, {}, '["https://example.com/a"]'), other) as elsewhere:
+        with server(lambda *_: (307, {"Location": elsewhere}, error("Moved.")), asked) as url:
+            sentences = [f"The API at {url} answered 307: Moved."]
+            assert run("export", path, "--api", url, "--sign", **locked.settings) == (2, [], sentences)
+        assert other == [], "no redirect was followed"
+        locked.takes(elsewhere, "--sign", added=1)
+    assert [(each["x-api-key"], bool(each["Authorization"])) for each in asked] == [(locked.api.key, True)]
+    assert [(each["x-api-key"], each["Authorization"], each["X-Amz-Date"]) for each in other] == [(None, None, None)]
+
+
+@pytest.fixture(scope="module")
+def users(engine):
+    """The settings of an IAM user who may call APIs, and of one who may not do anything."""
+    given = {}
+    for name, action in {"caller": "execute-api:Invoke", "nobody": "s3:GetObject"}.items():
+        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}
+        aws(engine, "iam", "create-user", "--user-name", name)
+        policy = ["--policy-name", "it", "--policy-document", json.dumps(document)]
+        aws(engine, "iam", "put-user-policy", "--user-name", name, *policy)
+        key = aws(engine, "iam", "create-access-key", "--user-name", name)["AccessKey"]
+        names = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        given[name] = aws_settings(engine) | names
+    return SimpleNamespace(**given)
+
+
+@pytest.fixture(scope="module")
+def iam_url(engine, tmp_path_factory):
+    """The URL of an API that wants a signature, which the engine checks, but for that of its root."""
+    url, _ = create_locked(engine, "iam", tmp_path_factory.mktemp("iam"))
+    with http_api(engine, url) as api:
+        return f"http://{api.host}/prod/link"
+
+
+def test_a_signature_opens_the_api(iam_url, users, tmp_path):
+    path, again = tmp_path / "links.jsonl", tmp_path / "again.jsonl"
+    big = [{"link_id": f"n~{number}", "link": BASE, "notes": "é" * 8192} for number in range(70)]  # 2 pages
+    path.write_text("\n".join(map(json.dumps, big)))
+    make = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", f"API={iam_url}", "SIGN=1"]
+    for target, file, printed in (
+        ("import", path, "70 added, 0 there already, 0 refused\n"),
+        ("import", path, "0 added, 70 there already, 0 refused\n"),
+        ("export", again, f"70 links in {again}\n"),
+    ):
+        command, settings = [*make, target, f"FILE={file}"], without_settings() | users.caller
+        done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+        assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+    ids = [json.loads(line)["link_id"] for line in again.read_text().splitlines()]
+    assert sorted(ids) == sorted(each["link_id"] for each in big)
+
+
+def test_a_signature_that_is_missing_or_wrong_is_said(iam_url, users, tmp_path):
+    path, said = tmp_path / "links.csv", f"The API at {iam_url} answered 403: "
+    sentence = said + "Missing Authentication Token. It wants signed requests: add SIGN=1, .*"
+    code, _, problems = run("export", path, "--api", iam_url, APIDB_KEY="a-key")
+    assert code == 2 and re.fullmatch(sentence, *problems)
+    wrong = users.caller | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+    sentence = said + "The request signature .* The AWS credentials must be those of .* may execute-api:Invoke it."
+    code, _, problems = run("export", path, "--api", iam_url, "--sign", **wrong)
+    assert code == 2 and re.fullmatch(sentence, *problems)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signature_is_for_the_region_in_the_url(users, tmp_path):
+    asked = []
+    with server(lambda *_: (200, {}, "[]"), asked) as url:
+        for given, region in (url, "us-east-1"), (f"{url}/x.execute-api.eu-west-3.amazonaws.com/link", "eu-west-3"):
+            assert run("export", tmp_path / "links.csv", "--api", given, "--sign", **users.caller)[0] == 0
+            assert f"/{region}/execute-api/aws4_request, " in asked[-1]["Authorization"]
+
+
+# --- Import from a table, or from another API
+
+
+def records_of(store):
+    """Return all records of a store by id, without updated_at."""
+    records = store.api.all("/link?limit=1000")
+    return {each.pop("link_id"): {name: each[name] for name in each if name != "updated_at"} for each in records}
+
+
+@pytest.fixture
+def tutorial(engine):
+    """A table as tutorials make it, with links on two pages of a Scan."""
+    settings = engine.settings
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=settings["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    names = {"link_id": "HASH", "link": "RANGE"}
+    client.create_table(
+        TableName="linkTable",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in names.items()],
+    )
+    for number in range(5):
+        item = {"link_id": {"S": str(uuid.uuid4())}, "link": {"S": f"{BASE}{number}"}, "more": {"B": b"x" * 300_000}}
+        client.put_item(TableName="linkTable", Item=item)
+    client.put_item(TableName="linkTable", Item={"link_id": {"S": "sixth"}, "link": {"S": "example.com"}})
+    client.put_item(TableName="linkTable", Item={"link_id": {"S": "again"}, "link": {"S": f"{BASE}1"}})
+    assert "LastEvaluatedKey" in client.scan(TableName="linkTable")
+    yield client
+    client.delete_table(TableName="linkTable")
+
+
+def not_kept(source):
+    return f"The link_ids of {source} are not kept: each link gets the id that belongs to its URL."
+
+
+def test_the_table_of_a_tutorial(locked, tutorial):
+    source, refused = "dynamodb:linkTable", [f"sixth: example.com: {NO_URL}"]
+    locked.takes(source, added=5, refused=refused, said=[not_kept(source)])
+    locked.takes(source, there=5, refused=refused, said=[not_kept(source)])
+    links = [f"{BASE}{number}" for number in range(5)]
+    assert records_of(locked).keys() == {str(uuid.uuid5(uuid.NAMESPACE_URL, link)) for link in links}
+
+
+def test_the_table_of_an_apidb_keeps_all(engine, store, hostile, locked):
+    source = f"dynamodb:{resource_ids(engine, 'tests')['Table']}"
+    locked.takes(source, added=len(hostile))
+    locked.takes(source, there=len(hostile))
+    assert records_of(locked) == records_of(store)
+
+
+def test_another_apidb_keeps_all(store, hostile, locked):
+    locked.takes(f"{store.url}?limit=7", added=len(hostile))
+    assert records_of(locked) == records_of(store)
+
+
+ITEM = {"link_id": "1f0c", "link": BASE + "a"}
+TYPED = {"link_id": {"S": "1f0c"}, "link": {"S": BASE + "a"}, "title": {"NULL": True}, "tags": {"SS": ["t"]}}
+
+
+@pytest.mark.parametrize(
+    "value, dropped, fields",
+    [
+        ([ITEM], True, {}),
+        ([TYPED], True, {"tags": ["t"]}),
+        ({"Items": [ITEM], "Count": 1, "ScannedCount": 1}, True, {}),
+        ({"Items": [TYPED | {"tags": {"L": [{"S": "u"}]}}]}, True, {"tags": ["u"]}),
+        ({"statusCode": 200, "body": json.dumps({"Items": [ITEM]})}, True, {}),
+        ({"statusCode": 200, "body": [TYPED | {"visits": {"N": "3"}}]}, True, {"tags": ["t"], "visits": 3}),
+        (json.dumps([ITEM]), True, {}),
+        ([BASE + "a"], False, {}),
+    ],
+)
+def test_the_lists_of_tutorials(store, value, dropped, fields):
+    with server(lambda *_: (200, {}, json.dumps(value))) as url:
+        store.takes(url, added=1, said=[not_kept(url)] if dropped else [])
+    assert store.records("created_at") == {BASE + "a": fields}
+
+
+def test_what_cannot_be_taken_of_a_list_is_said(store):
+    items = [ITEM, 5, {"link_id": "second"}, {"link": {"S": "ftp://example.com"}}, {"link": {"M": {}}}]
+    with server(lambda *_: (200, {}, json.dumps({"Items": items, "LastEvaluatedKey": {"link_id": "x"}}))) as url:
+        refused = [
+            "2: This is not a JSON object.",
+            "second: link is missing.",
+            f"4: ftp://example.com: {NO_URL}",
+            "5: link is missing.",
+            "LastEvaluatedKey: The API does not list all links. Read its table instead: FILE=dynamodb:NAME",
+        ]
+        store.takes(url, added=1, refused=refused, said=[not_kept(url)])
+
+
+@pytest.mark.parametrize(
+    "status, body, sentence",
+    [
+        (200, "<html>", "does not answer with JSON: it must be the URL at which an API lists its links."),
+        (200, "[" * 9999, "does not answer with JSON: it must be the URL at which an API lists its links."),
+        (200, '{"body": "no"}', "does not answer with JSON: it must be the URL at which an API lists its links."),
+        (200, '{"message": "Hello"}', "does not answer with a list: it must be the URL at which an API lists its links."),
+        (200, "5", "does not answer with a list: it must be the URL at which an API lists its links."),
+        (302, "", "answered 302 Found: it must be the URL at which an API lists its links."),
+        (403, error("Forbidden"), "answered 403 Forbidden: export its links to a file, and import that."),
+    ],
+)
+def test_a_url_that_lists_no_links_is_said(status, body, sentence):
+    with server(lambda *_: (status, {"Location": "/"}, body)) as url:
+        assert run("import", url, "--dry-run") == (2, [], [f"{url} {sentence}"])
+
+
+@pytest.mark.parametrize(
+    "table, settings, sentence",
+    [
+        ("absent", {}, "There is no table absent in us-east-1. .*"),
+        ("absent", {"AWS_DEFAULT_REGION": "eu-west-3"}, "There is no table absent in eu-west-3. .*"),
+        ("a/b", {}, "The table a/b in us-east-1 cannot be read: ValidationException: .*"),
+        ("", {}, "Which table? .*"),
+        ("any", {"AWS_DEFAULT_REGION": ""}, "There is no AWS region. Set .*"),
+        ("any", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "There are no AWS credentials. Set .*"),
+        ("any", {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "AWS cannot be asked: Could not connect .*127.0.0.1:1.*"),
+        ("any", {"AWS_ENDPOINT_URL": "127.0.0.1:1"}, "AWS cannot be asked: Invalid endpoint: 127.0.0.1:1"),
+        ("any", {"AWS_PROFILE": "absent"}, "AWS cannot be asked: The config profile .absent. could not be found"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_said(engine, tmp_path, table, settings, sentence):
+    # Neither a file of the person nor the metadata service of a cloud has credentials for this.
+    given = aws_settings(engine) | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1"} | settings
+    environment = {name: value for name, value in given.items() if value}
+    path = tmp_path / "links.jsonl"
+    for arguments in ("import", f"dynamodb:{table}", "--dry-run"), ("export", path, "--api", f"dynamodb:{table}"):
+        code, printed, (said,) = run(*arguments, **environment)
+        assert (code, printed) == (2, []) and re.fullmatch(sentence.replace("?", "[?]"), said), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_may_not_read_the_table_or_has_nothing_to_sign_with_is_told(engine, users, tutorial, tmp_path):
+    code, _, (said,) = run("import", "dynamodb:linkTable", "--dry-run", **users.nobody)
+    assert code == 2 and said.startswith("These AWS credentials may not read the table linkTable: User: arn:aws:iam:")
+    arguments = ["export", tmp_path / "links.csv", "--api", "http://127.0.0.1:1/link", "--sign"]
+    for missing, sentence in ("AWS_ACCESS_KEY_ID", "are no AWS credentials"), ("AWS_DEFAULT_REGION", "is no AWS region"):
+        settings = {name: value for name, value in users.caller.items() if name != missing}
+        if missing == "AWS_ACCESS_KEY_ID":
+            del settings["AWS_SECRET_ACCESS_KEY"]
+        code, _, (said,) = run(*arguments, **settings, AWS_EC2_METADATA_DISABLED="true")
+        assert code == 2 and said.startswith(f"There {sentence}. Set AWS_PROFILE"), said
+
+
 # --- Export and import again
 
-BASE = "https://example.com/"
 SAID = [
     {},
     {"title": "", "tags": [], "notes": ""},
@@ -371,6 +697,52 @@ def test_json_lines_are_the_records(store, hostile, tmp_path):
     assert [json.loads(line) for line in lines] == store.api.all()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_export_of_the_table_is_that_of_the_api(engine, store, hostile, tmp_path, form):
+    by_api, by_table = tmp_path / f"api.{form}", tmp_path / f"table.{form}"
+    store.gives(by_api, len(hostile))
+    table = resource_ids(engine, "tests")["Table"]
+    done = run("export", by_table, "--api", f"dynamodb:{table}", **aws_settings(engine))
+    assert done == (0, [f"{len(hostile)} links in {by_table}"], [])
+    if form == "jsonl":  # the table has no order
+        assert sorted(by_table.read_text().splitlines()) == sorted(by_api.read_text().splitlines())
+    store.takes(by_table, there=len(hostile))
+    store.clear()
+    store.takes(by_table, added=len(hostile))
+    assert by_id(store) == hostile
+
+
+def test_what_has_expired_is_in_no_export(engine, locked, tmp_path):
+    path, table = tmp_path / "links.jsonl", resource_ids(engine, "key")["Table"]
+    soon = datetime.now(timezone.utc) + timedelta(seconds=2)
+    locked.api.post(BASE + "soon", expires_at=soon.isoformat())
+    locked.api.post(BASE + "stays", expires_at="2099-12-31T23:59:59Z")
+    while len(locked.api.all()) == 2:
+        pass
+    done = run("export", path, "--api", f"dynamodb:{table}", **locked.settings)
+    assert done == (0, [f"1 links in {path}"], [])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == locked.api.all()
+    locked.takes(f"dynamodb:{table}", there=1)
+
+
+def test_another_script_can_export_a_table(engine, store, tutorial, tmp_path, monkeypatch):
+    for name, value in aws_settings(engine).items():
+        monkeypatch.setenv(name, value)
+    table, path = resource_ids(engine, "tests")["Table"], tmp_path / "links.jsonl"
+    record = store.api.post(BASE)
+    assert links.export_table(table, path) == 1
+    assert json.loads(path.read_text()) == record
+    for wrong, other, sentence in (
+        ("absent", path, "There is no table absent in us-east-1"),
+        ("linkTable", path, "linkTable is no table of an apidb. To import one: make import FILE=dynamodb:linkTable API="),
+        (table, tmp_path / "links.xml", "links.xml must end in .jsonl"),
+        (table, tmp_path / "no" / "links.csv", "links.csv.part: No such file or directory."),
+    ):
+        with pytest.raises(links.Stop, match=sentence):
+            links.export_table(wrong, other)
+    assert json.loads(path.read_text()) == record and list(tmp_path.iterdir()) == [path]
+
+
 def test_no_cell_of_the_csv_is_a_formula(store, hostile, tmp_path):
     path = tmp_path / "links.csv"
     store.gives(path, len(hostile))
@@ -402,7 +774,7 @@ def test_a_browser_reads_the_html(browser, store, hostile, tmp_path):
 def test_what_is_missing_is_said_with_an_example(action, tmp_path):
     path = tmp_path / "links.html"
     make = ["make", "-s", "-o", ".venv/installed", action, f"bin={os.path.dirname(sys.executable)}"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("API", "FILE")}
+    environment = without_settings()
     for given, asked in (["API=http://127.0.0.1:1/link"], "file"), ([f"FILE={path}"], "API"):
         done = subprocess.run(make + given, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 2
@@ -478,7 +850,7 @@ def test_a_url_with_and_without_a_slash_is_one_link(store, tmp_path):
     assert (record["link"], record["tags"]) == ("https://a.example", ["X", "Y"])
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
+@pytest.mark.parametrize("status", [401, 500])
 def test_an_api_that_does_not_work_stops_it(status):
     with server(lambda *_: (status, {}, error("No\x1b[31m."))) as url:
         code, printed, problems = run("import", f"{SAMPLES}/safari.html", "--api", url)
