@@ -590,7 +590,7 @@ def answers(url):
     while query is not None:
         answer = ask("GET", query)
         if answer.status in (401, 403):
-            raise Stop(f"{url} answered {answer.status} {answer.reason}: export its links to a file, and import that.")
+            raise Stop(f"{url} answered {answer.status} {answer.reason}: export it to a file, and import that.")
         if answer.status != 200:
             raise Stop(f"{url} answered {answer.status} {answer.reason}: {LISTS}.")
         yield from_json(url, answer.data)

@@ -22,6 +22,7 @@ import links
 
 SAMPLES = "tests/bookmarks"
 NO_URL = "link must be an absolute URL that starts with http:// or https://."
+NO_LIST = "it must be the URL at which an API lists its links."
 FORMS = ("jsonl", "csv", "html")
 BASE = "https://example.com/"
 
@@ -392,7 +393,7 @@ def test_a_key_opens_the_api(locked, tmp_path):
     "key, sentence",
     [
         ("", "The API at URL answered 403: Forbidden. It wants a key: .* export APIDB_KEY=.*"),
-        ("not-the-key-of-this-api", "The API at URL answered 403: Forbidden. It does not take the key in .* APIDB_KEY."),
+        ("not-the-key-of-this-api", "The API at URL answered 403: Forbidden. It does not take the key .* APIDB_KEY."),
         ("secret\n", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("two secrets", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("sécret", "APIDB_KEY has a blank or another character that no key has: .*"),
@@ -414,7 +415,11 @@ def test_key_and_signature_are_for_the_api_alone(locked, tmp_path):
             assert run("export", path, "--api", url, "--sign", **locked.settings) == (2, [], sentences)
         assert other == [], "no redirect was followed"
         locked.takes(elsewhere, "--sign", added=1)
-    assert [(each["x-api-key"], bool(each["Authorization"])) for each in asked] == [(locked.api.key, True)]
+    (given,) = asked
+    assert given["x-api-key"] == locked.api.key
+    # API Gateway's answer to a wrong signature repeats the headers that were signed.
+    signed = "accept;content-type;host;x-amz-date"
+    assert f" SignedHeaders={signed}, " in given["Authorization"]
     assert [(each["x-api-key"], each["Authorization"], each["X-Amz-Date"]) for each in other] == [(None, None, None)]
 
 
@@ -445,13 +450,13 @@ def test_a_signature_opens_the_api(iam_url, users, tmp_path):
     path, again = tmp_path / "links.jsonl", tmp_path / "again.jsonl"
     big = [{"link_id": f"n~{number}", "link": BASE, "notes": "é" * 8192} for number in range(70)]  # 2 pages
     path.write_text("\n".join(map(json.dumps, big)))
-    make = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", f"API={iam_url}", "SIGN=1"]
+    make = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", f"API={iam_url}"]
     for target, file, printed in (
         ("import", path, "70 added, 0 there already, 0 refused\n"),
         ("import", path, "0 added, 70 there already, 0 refused\n"),
         ("export", again, f"70 links in {again}\n"),
     ):
-        command, settings = [*make, target, f"FILE={file}"], without_settings() | users.caller
+        command, settings = [*make, target, f"FILE={file}", "SIGN=1"], without_settings() | users.caller
         done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
         assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
     ids = [json.loads(line)["link_id"] for line in again.read_text().splitlines()]
@@ -578,13 +583,13 @@ def test_what_cannot_be_taken_of_a_list_is_said(store):
 @pytest.mark.parametrize(
     "status, body, sentence",
     [
-        (200, "<html>", "does not answer with JSON: it must be the URL at which an API lists its links."),
-        (200, "[" * 9999, "does not answer with JSON: it must be the URL at which an API lists its links."),
-        (200, '{"body": "no"}', "does not answer with JSON: it must be the URL at which an API lists its links."),
-        (200, '{"message": "Hello"}', "does not answer with a list: it must be the URL at which an API lists its links."),
-        (200, "5", "does not answer with a list: it must be the URL at which an API lists its links."),
-        (302, "", "answered 302 Found: it must be the URL at which an API lists its links."),
-        (403, error("Forbidden"), "answered 403 Forbidden: export its links to a file, and import that."),
+        (200, "<html>", f"does not answer with JSON: {NO_LIST}"),
+        (200, "[" * 9999, f"does not answer with JSON: {NO_LIST}"),
+        (200, '{"body": "no"}', f"does not answer with JSON: {NO_LIST}"),
+        (200, '{"message": "Hello"}', f"does not answer with a list: {NO_LIST}"),
+        (200, "5", f"does not answer with a list: {NO_LIST}"),
+        (302, "", f"answered 302 Found: {NO_LIST}"),
+        (403, error("Forbidden"), "answered 403 Forbidden: export it to a file, and import that."),
     ],
 )
 def test_a_url_that_lists_no_links_is_said(status, body, sentence):
@@ -621,10 +626,8 @@ def test_who_may_not_read_the_table_or_has_nothing_to_sign_with_is_told(engine, 
     code, _, (said,) = run("import", "dynamodb:linkTable", "--dry-run", **users.nobody)
     assert code == 2 and said.startswith("These AWS credentials may not read the table linkTable: User: arn:aws:iam:")
     arguments = ["export", tmp_path / "links.csv", "--api", "http://127.0.0.1:1/link", "--sign"]
-    for missing, sentence in ("AWS_ACCESS_KEY_ID", "are no AWS credentials"), ("AWS_DEFAULT_REGION", "is no AWS region"):
-        settings = {name: value for name, value in users.caller.items() if name != missing}
-        if missing == "AWS_ACCESS_KEY_ID":
-            del settings["AWS_SECRET_ACCESS_KEY"]
+    for missing, sentence in ("KEY", "are no AWS credentials"), ("REGION", "is no AWS region"):
+        settings = {name: value for name, value in users.caller.items() if missing not in name}
         code, _, (said,) = run(*arguments, **settings, AWS_EC2_METADATA_DISABLED="true")
         assert code == 2 and said.startswith(f"There {sentence}. Set AWS_PROFILE"), said
 
@@ -734,7 +737,7 @@ def test_another_script_can_export_a_table(engine, store, tutorial, tmp_path, mo
     assert json.loads(path.read_text()) == record
     for wrong, other, sentence in (
         ("absent", path, "There is no table absent in us-east-1"),
-        ("linkTable", path, "linkTable is no table of an apidb. To import one: make import FILE=dynamodb:linkTable API="),
+        ("linkTable", path, "linkTable is no table of an apidb. To import one: make import FILE=dynamodb:linkTable "),
         (table, tmp_path / "links.xml", "links.xml must end in .jsonl"),
         (table, tmp_path / "no" / "links.csv", "links.csv.part: No such file or directory."),
     ):
