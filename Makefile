@@ -40,6 +40,9 @@ import: .venv/installed  ## store the links of a file (FILE=bookmarks.html API=U
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)"
 
+cost: .venv/installed  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
+	@$(bin)/python scripts/cost.py
+
 lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
 	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -52,4 +55,4 @@ lock: .venv/installed  ## pin what requirements.in asks for, and all that it nee
 	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy teardown import export lock
+.PHONY: help run test check embed deploy teardown import export cost lock
