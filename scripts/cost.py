@@ -54,9 +54,12 @@ class Kind:
 
 # --- DynamoDB's rules
 
+# They are in these pages of https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/:
+# CapacityUnitCalculations.html (sizes; 100 bytes more an item in storage), read-write-operations.html
+# (units), GSI.html (writes to an index), PointInTimeRecovery_Howitworks.html (billed without the indexes).
+
 
 def value_bytes(attribute):
-    """Return the bytes that DynamoDB counts for a value (Developer Guide, item sizes and formats)."""
     ((kind, value),) = attribute.items()
     if kind == "L":
         return 3 + sum(1 + value_bytes(each) for each in value)
@@ -71,16 +74,12 @@ def write_units(size):
     return ceil(size / 1024)
 
 
-def read_units(size, consistent):
-    return max(ceil(size / 4096), 1) / (1 if consistent else 2)
-
-
 def units_of_write(before, after, indexes):
     """Return the write units of a write, given the item before and after it, {} for none.
 
-    An index with all attributes is written whenever the item is; a changed key
-    of it takes two writes, to delete and to put (Developer Guide, GSI, write
-    capacity units). `indexes` has the names of each one's key attributes.
+    An index with all attributes is written whenever the item is; if a key of
+    it changes it takes two writes, a deletion and a put. `indexes` has the
+    names of each one's key attributes.
     """
     old, new = item_bytes(before), item_bytes(after)
     units = write_units(max(old, new))
@@ -94,7 +93,7 @@ class Meter:
     """Count in `kind`, unless it is None, what DynamoDB bills of the calls that a client makes to a table.
 
     `table` has the properties of the table in the template. A client of its
-    own looks at the items, so that looking is not counted.
+    own looks at items, so that looking is not counted.
     """
 
     def __init__(self, client, table):
@@ -107,10 +106,23 @@ class Meter:
         client.meta.events.register("before-parameter-build.dynamodb", self.before)
         client.meta.events.register("after-call.dynamodb", self.after)
 
+    def item(self, request):
+        given = request.get("Key") or request["Item"]
+        key = {name: given[name] for name in self.key}
+        return self.reader.get_item(TableName=request["TableName"], Key=key).get("Item", {})
+
     def before(self, params, model, context, **_):
+        if not self.kind:
+            return
         context["request"] = params
-        if self.kind and model.name != "Query":
+        if model.name == "Query":  # is billed for whole items, so let it return them
+            if params.pop("ProjectionExpression", None):
+                names, used = params["ExpressionAttributeNames"], params["KeyConditionExpression"].split()
+                params["ExpressionAttributeNames"] = {name: names[name] for name in names if name in used}
+        elif model.name in ("PutItem", "UpdateItem", "DeleteItem"):
             context["item"] = self.item(params)
+        else:
+            sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {model.name}; add it to Meter.")
 
     def after(self, model, parsed, context, **_):
         if not self.kind:
@@ -118,34 +130,20 @@ class Meter:
         request = context["request"]
         self.kind.calls += 1
         if model.name == "Query":
-            self.count_query(request)
+            items = parsed["Items"]
+            # DynamoDB reads up to 1 MB; moto ends a page a little before.
+            full = "LastEvaluatedKey" in parsed and len(items) < request.get("Limit", MB)
+            units = max(ceil((MB if full else sum(map(item_bytes, items))) / 4096), 1)
+            self.kind.items += len(items)
+            self.kind.reads += units if request.get("ConsistentRead") else units / 2
         elif "Error" in parsed:
-            # A condition that failed costs what the item takes that is there, or the new
-            # one if that is larger (Developer Guide, capacity unit consumption for writes).
+            # A condition that failed costs what the item takes that is there, or the new one if larger.
             size = max(item_bytes(context["item"]), item_bytes(request.get("Item", {})), 1)
             self.kind.writes += write_units(size)
         else:
             item = self.item(request)
             self.kind.stored = item_bytes(item)
             self.kind.writes += units_of_write(context["item"], item, self.indexes)
-
-    def item(self, request):
-        given = request.get("Key") or request["Item"]
-        key = {name: given[name] for name in self.key}
-        return self.reader.get_item(TableName=request["TableName"], Key=key).get("Item", {})
-
-    def count_query(self, request):
-        """Count a Query, which is billed for whole items, whatever of them it returns."""
-        whole = {name: value for name, value in request.items() if name != "ProjectionExpression"}
-        names = request.get("ExpressionAttributeNames", {})
-        used = {name: names[name] for name in names if name in request["KeyConditionExpression"].split()}
-        whole |= {"ExpressionAttributeNames": used} if used else {}
-        page = self.reader.query(**whole)
-        items = page["Items"]
-        # DynamoDB reads up to 1 MB; moto ends a page a little before.
-        full = "LastEvaluatedKey" in page and len(items) < request.get("Limit", MB)
-        self.kind.items += len(items)
-        self.kind.reads += read_units(MB if full else sum(map(item_bytes, items)), request.get("ConsistentRead"))
 
 
 # --- The requests
@@ -170,9 +168,9 @@ def handler(template):
     resources, parameters = template["Resources"], template["Parameters"]
     variables = resources["Function"]["Properties"]["Environment"]["Variables"]
     settings = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in variables.items():
-        value = value["Ref"] if isinstance(value, dict) else value
-        settings[name] = str(parameters[value]["Default"] if value in parameters else value)
+    for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
+        parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
+        settings[name] = str(parameter["Default"]) if parameter else name
     with mock.patch.dict(os.environ, settings, clear=True), moto.mock_aws():
         spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
         index = importlib.util.module_from_spec(spec)
@@ -181,8 +179,10 @@ def handler(template):
         shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
         client = boto3.client("dynamodb")
         client.create_table(TableName=index.TABLE, **{name: table[name] for name in shape})
-        yield index
-        client.delete_table(TableName=index.TABLE)
+        try:
+            yield index
+        finally:
+            client.delete_table(TableName=index.TABLE)
 
 
 def event_of(method, path, body):
@@ -326,10 +326,8 @@ class Prices:
         parts["Lambda's time"] += self.compute(cold)
         metrics = set().union(*(kinds[name].metrics for name in month.get("requests", {})))
         parts["Metrics"] = len(metrics) * self.of["metric_month"] * month.get("hours", 0) / HOURS
-        # What is stored has 100 bytes more an item (Developer Guide, item sizes and formats).
         stored = month["links"] * (kinds["new"].stored + 100) / GB
         parts["Storage"] = stored * (1 + self.indexes) * self.of["stored_gb_month"]
-        # Backup is billed for the table without its indexes (Developer Guide, point-in-time recovery).
         parts["Backup"] = stored * self.of["backup_gb_month"]
         return parts
 
@@ -348,7 +346,9 @@ class Prices:
 
 
 def usd(amount):
-    return f"{amount:,.0f}" if amount >= 100 else "< 0.01" if 0 < amount < 0.005 else f"{amount:.2f}"
+    if 0 < amount < 0.005:
+        return "< 0.01"
+    return f"{amount:.2f}" if 0 < amount < 99.995 else f"{amount:,.0f}"
 
 
 def table(*rows):
@@ -369,13 +369,13 @@ def notes(kinds, data, prices):
         "Units and bytes are measured: the function answers each of these requests on moto's DynamoDB, for links"
         " with a URL of 80 characters, a title of 60 and three tags. In the table, and again in each of its"
         f" {prices.indexes} indexes, such a link takes {kinds['new'].stored} bytes, for storage 100 more. The"
-        " largest record has 50 KB."
+        f" largest record has {kinds['put'].stored // 1024} KB."
     )
     yield (
         f"The function's time is assumed, not measured: {assumed['request_ms']} ms, {assumed['call_ms']} for each"
         f" call of DynamoDB, {assumed['item_ms']} for each link read, {assumed['out_kb_ms']} for each KB of the"
-        f" answer, and {assumed['cold_start_ms']} for a cold start. So are {assumed['gateway_bytes']} bytes more of"
-        f" each answer and {assumed['log_event_bytes']} of each line of the log."
+        f" answer, and {assumed['cold_start_ms']} for a cold start. So are {assumed['gateway_bytes']} bytes more"
+        f" of each answer and {assumed['log_event_bytes']} of each line of the log."
     )
     yield "API Gateway bills no request that it throttles, or that lacks a valid key where one is needed."
     metrics = set().union(*(kind.metrics for kind in kinds.values()))
@@ -392,16 +392,15 @@ def notes(kinds, data, prices):
             )
     yield (
         f"A flood is an hour with all that the throttle lets through, {prices.rate} requests a second and"
-        f" {prices.burst} at once. A partition of DynamoDB takes 1,000 write and 3,000 read units a second, and each"
-        " index is one: it would refuse most of such a flood, which is not reckoned with."
+        f" {prices.burst} at once. A partition of DynamoDB takes 1,000 write and 3,000 read units a second, and"
+        " each index is one: it would refuse most of such a flood, which is not reckoned with."
     )
 
 
 def report(kinds, data, prices):
     """Return the Markdown, given the measured kinds of requests by name."""
-    requests = [
-        ("A request", "Read units", "Write units", "Bytes out", "Bytes logged", "ms", "USD a million", "of it for ms")
-    ]
+    head = ("A request", "Read units", "Write units", "Bytes out", "Bytes logged", "ms, assumed")
+    requests = [(*head, "USD a million", "of it for the ms")]
     for kind in sorted(kinds.values(), key=prices.each):
         total, time = prices.each(kind), prices.request(kind)["Lambda's time"]
         measured = f"{kind.reads:g}", kind.writes, f"{kind.out:,}", kind.log, f"{prices.seconds(kind) * 1000:.0f}"
@@ -429,7 +428,9 @@ def main():
         data = tomllib.loads(options.prices.read_text())
         template, _ = decode(str(ROOT / "setupapidb.yml"))
         print(report(measured(template), data, Prices(data, template)))
-    except (OSError, tomllib.TOMLDecodeError, CostError) as error:
+    except tomllib.TOMLDecodeError as error:
+        sys.exit(f"{options.prices} cannot be read: {error}")
+    except (OSError, CostError) as error:
         sys.exit(str(error))
 
 
