@@ -422,7 +422,8 @@ def report(kinds, data, prices):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prices", type=Path, default=Path(__file__).with_name("prices.toml"))
+    there = Path(__file__).with_name("prices.toml")
+    parser.add_argument("--prices", type=Path, default=there, help="another file of prices")
     options = parser.parse_args()
     try:
         data = tomllib.loads(options.prices.read_text())
