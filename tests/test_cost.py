@@ -68,6 +68,28 @@ def test_the_largest_record_takes_a_unit_for_each_kb(kinds):
     assert kb > 50
     # It is taken, so a put fails; then the table, one index, and the other one twice.
     assert kinds["put"].writes == kb + kb + kb + 2 * kb
+    assert kinds["largest"].reads == kinds["search"].reads
+    assert 900_000 < kinds["largest"].out < 2**20
+
+
+@pytest.fixture
+def meter(handler, template):
+    """A meter of a client of its own, on an empty table."""
+    client = boto3.client("dynamodb")
+    meter = cost.Meter(client, template["Resources"]["Table"]["Properties"])
+    meter.kind, meter.client = cost.Kind("by hand"), client
+    return meter
+
+
+def test_a_write_that_fails_takes_units_of_the_larger_item(meter):
+    item = {name: {"S": "a"} for name in ("link_id", "link", "owner", "created_at", "updated_at")}
+    meter.client.put_item(TableName="links", Item=item | {"notes": {"S": "a" * 1500}})
+    free = "attribute_not_exists(link_id)"
+    for notes, units in (("", 2), ("a" * 2500, 3)):
+        meter.kind.writes, other = 0, item | {"notes": {"S": notes}}
+        with pytest.raises(meter.client.exceptions.ConditionalCheckFailedException):
+            meter.client.put_item(TableName="links", Item=other, ConditionExpression=free)
+        assert meter.kind.writes == units
 
 
 def test_calls_and_bytes_are_those_of_the_handler(kinds, events_api):
@@ -102,12 +124,9 @@ def test_a_request_that_fails_is_a_sentence(template, monkeypatch):
         cost.measured(template)
 
 
-def test_an_operation_without_a_rule_is_a_sentence(handler, template):
-    client = boto3.client("dynamodb")
-    meter = cost.Meter(client, template["Resources"]["Table"]["Properties"])
-    meter.kind = cost.Kind("a list of tables")
-    with pytest.raises(SystemExit, match="ListTables"):
-        client.list_tables()
+def test_an_operation_without_a_rule_is_a_sentence(meter):
+    with pytest.raises(SystemExit, match="does not know what DynamoDB bills for ListTables;"):
+        meter.client.list_tables()
 
 
 def test_metrics_are_those_in_the_log_line():
@@ -185,6 +204,11 @@ def printed():
 
 def test_it_prints_the_same_each_time(printed, kinds, data, template):
     assert printed == cost.report(kinds, data, cost.Prices(data, template)) + "\n"
+
+
+def test_requests_are_in_the_order_of_their_price(printed):
+    prices = [float(usd) for usd in re.findall(r"^\| .* \| ([\d.]+) \| \d+% \|$", printed, re.M)]
+    assert len(prices) >= 15 and prices == sorted(prices)
 
 
 def test_a_row_by_hand(printed, kinds):
