@@ -41,6 +41,9 @@ import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bo
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(filter-out 0,$(SIGN)),--sign)
 
+cost: .venv/installed  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
+	@$(bin)/python scripts/cost.py
+
 lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
 	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -53,4 +56,4 @@ lock: .venv/installed  ## pin what requirements.in asks for, and all that it nee
 	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy teardown import export lock
+.PHONY: help run test check embed deploy teardown import export cost lock

@@ -1,0 +1,439 @@
+"""Print what the stack costs on AWS, in Markdown for the README.
+
+Prices and assumptions are data, in prices.toml. All else is measured: the
+handler answers requests of each kind on moto's DynamoDB, and what AWS bills
+of that is counted by AWS's rules.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import itertools
+import json
+import os
+import sys
+import textwrap
+import tomllib
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from unittest import mock
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import moto
+from cfnlint.decode import decode
+
+ROOT = Path(__file__).parent.parent
+MB, GB = 2**20, 2**30
+HOURS = 730  # of a month
+EVENT = json.loads((ROOT / "tests" / "events" / "get.json").read_text())  # a recorded one
+
+
+class CostError(Exception):
+    """Why there is no figure, as a sentence for the person who runs the command."""
+
+
+@dataclass
+class Kind:
+    """What AWS bills of a request of one kind."""
+
+    name: str
+    api: int = 1  # requests that API Gateway bills
+    invocations: int = 1
+    calls: int = 0  # of DynamoDB
+    items: int = 0  # that these read
+    reads: float = 0  # read request units
+    writes: int = 0  # write request units
+    out: int = 0  # bytes of the answer
+    log: int = 0  # bytes of the line in the log
+    stored: int = 0  # bytes of the item that is written
+    metrics: set = field(default_factory=set)  # that CloudWatch makes of it
+
+
+# --- DynamoDB's rules
+
+# They are in these pages of https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/:
+# CapacityUnitCalculations.html (sizes; 100 bytes more an item in storage), read-write-operations.html
+# (units), GSI.html (writes to an index), PointInTimeRecovery_Howitworks.html (billed without the indexes).
+
+
+def value_bytes(attribute):
+    ((kind, value),) = attribute.items()
+    if kind == "L":
+        return 3 + sum(1 + value_bytes(each) for each in value)
+    return len(value.encode()) if kind == "S" else ceil(len(value.strip("0")) / 2) + 1
+
+
+def item_bytes(item):
+    return sum(len(name.encode()) + value_bytes(value) for name, value in item.items())
+
+
+def write_units(size):
+    return ceil(size / 1024)
+
+
+def units_of_write(before, after, indexes):
+    """Return the write units of a write, given the item before and after it, {} for none.
+
+    An index with all attributes is written whenever the item is; if a key of
+    it changes it takes two writes, a deletion and a put. `indexes` has the
+    names of each one's key attributes.
+    """
+    old, new = item_bytes(before), item_bytes(after)
+    units = write_units(max(old, new))
+    for key in indexes:
+        moved = before and after and any(before[name] != after[name] for name in key)
+        units += write_units(old) + write_units(new) if moved else write_units(max(old, new))
+    return units
+
+
+class Meter:
+    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that a client makes to a table.
+
+    `table` has the properties of the table in the template. A client of its
+    own looks at items, so that looking is not counted.
+    """
+
+    def __init__(self, client, table):
+        self.kind = None
+        self.reader = boto3.client("dynamodb")
+        self.key, *self.indexes = (
+            [each["AttributeName"] for each in schema["KeySchema"]]
+            for schema in [table, *table["GlobalSecondaryIndexes"]]
+        )
+        client.meta.events.register("before-parameter-build.dynamodb", self.before)
+        client.meta.events.register("after-call.dynamodb", self.after)
+
+    def item(self, request):
+        given = request.get("Key") or request["Item"]
+        key = {name: given[name] for name in self.key}
+        return self.reader.get_item(TableName=request["TableName"], Key=key).get("Item", {})
+
+    def before(self, params, model, context, **_):
+        if not self.kind:
+            return
+        context["request"] = params
+        if model.name == "Query":  # is billed for whole items, so let it return them
+            if params.pop("ProjectionExpression", None):
+                names, used = params["ExpressionAttributeNames"], params["KeyConditionExpression"].split()
+                params["ExpressionAttributeNames"] = {name: names[name] for name in names if name in used}
+        elif model.name in ("PutItem", "UpdateItem", "DeleteItem"):
+            context["item"] = self.item(params)
+        else:
+            sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {model.name}; add it to Meter.")
+
+    def after(self, model, parsed, context, **_):
+        if not self.kind:
+            return
+        request = context["request"]
+        self.kind.calls += 1
+        if model.name == "Query":
+            items = parsed["Items"]
+            # DynamoDB reads up to 1 MB; moto ends a page a little before.
+            full = "LastEvaluatedKey" in parsed and len(items) < request.get("Limit", MB)
+            units = max(ceil((MB if full else sum(map(item_bytes, items))) / 4096), 1)
+            self.kind.items += len(items)
+            self.kind.reads += units if request.get("ConsistentRead") else units / 2
+        elif "Error" in parsed:
+            # A condition that failed costs what the item takes that is there, or the new one if larger.
+            size = max(item_bytes(context["item"]), item_bytes(request.get("Item", {})), 1)
+            self.kind.writes += write_units(size)
+        else:
+            item = self.item(request)
+            self.kind.stored = item_bytes(item)
+            self.kind.writes += units_of_write(context["item"], item, self.indexes)
+
+
+# --- The requests
+
+
+def record(number):
+    """Return a typical link: a URL of 80 characters, a title of 60, three tags of 8."""
+    tags = [f"topic-{(number + each) % 50:02}" for each in range(3)]
+    return {"link": f"https://example.com/{number:060}", "title": f"{number:060}", "tags": tags}
+
+
+def largest(number):
+    """Return a link that is as large as one can be, in characters of four bytes."""
+    tags = [chr(0x1F600 + each) + "\U0001f600" * 63 for each in range(32)]
+    link = f"https://example.com/{number:08172}"
+    return {"link": link, "title": "\U0001f600" * 512, "tags": tags, "notes": "\U0001f600" * 8192}
+
+
+@contextlib.contextmanager
+def handler(template):
+    """Give the handler as a module, on moto's DynamoDB, with an empty table of the template's shape."""
+    resources, parameters = template["Resources"], template["Parameters"]
+    variables = resources["Function"]["Properties"]["Environment"]["Variables"]
+    settings = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
+        parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
+        settings[name] = str(parameter["Default"]) if parameter else name
+    with mock.patch.dict(os.environ, settings, clear=True), moto.mock_aws():
+        spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
+        index = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(index)
+        table = resources["Table"]["Properties"]
+        shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+        client = boto3.client("dynamodb")
+        client.create_table(TableName=index.TABLE, **{name: table[name] for name in shape})
+        try:
+            yield index
+        finally:
+            client.delete_table(TableName=index.TABLE)
+
+
+def event_of(method, path, body):
+    parts = urlsplit(path)
+    proxy = parts.path.strip("/")
+    context = EVENT["requestContext"] | {"httpMethod": method, "path": "/prod" + parts.path}
+    return EVENT | {
+        "resource": "/{proxy+}" if proxy else "/",
+        "path": parts.path,
+        "httpMethod": method,
+        "requestContext": context,
+        "pathParameters": {"proxy": proxy} if proxy else None,
+        "multiValueQueryStringParameters": parse_qs(parts.query) or None,
+        "body": body and json.dumps(body),
+    }
+
+
+def measured(template):
+    """Return the kinds of requests, by a short name, as the handler of the template answers them.
+
+    CostError if it answers one with an error.
+    """
+    # What API Gateway answers by itself; prices.toml has AWS's words on what it does not bill.
+    kinds = {
+        "options": Kind("`OPTIONS`, a preflight", invocations=0),
+        "refused": Kind("Refused by API Gateway: throttled, or without a valid key", api=0, invocations=0),
+    }
+    # A clock by which each request takes 12.3 ms, so that the line in the log always has as many bytes.
+    clock = mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__)
+    with handler(template) as index, clock:
+
+        def send(method, path, body=None, kind=None):
+            meter.kind = kind
+            with contextlib.redirect_stdout(io.StringIO()) as log:
+                answer = index.lambda_handler(event_of(method, path, body), None)
+            if answer["statusCode"] >= 400:
+                raise CostError(f"{method} {path} failed: {answer['body']}Change what scripts/cost.py sends.")
+            return answer, log.getvalue().splitlines()
+
+        def measure(name, label, method, path, body=None):
+            kinds[name] = kind = Kind(label)
+            answer, lines = send(method, path, body, kind)
+            headers = "".join(f"{name}: {value}\r\n" for name, value in answer["headers"].items())
+            kind.out = len((headers + answer["body"]).encode())
+            kind.log = sum(len(line.encode()) for line in lines)
+            kind.metrics = set().union(*map(metrics_of, lines))
+
+        def store(numbers):
+            for number in numbers:
+                send("POST", "/link", record(number))
+
+        meter = Meter(index.dynamodb, template["Resources"]["Table"]["Properties"])
+        store(range(150))
+        one = index.link_id_of(record(0)["link"])
+        measure("new", "`POST /link`, a new link", "POST", "/link", record(150))
+        measure("there", "`POST /link`, one that is there", "POST", "/link", record(0))
+        measure("list", "`GET /link`, 100 links", "GET", "/link")
+        measure("get", "`GET /link/{link_id}`", "GET", f"/link/{one}")
+        measure("go", "`GET /go/{link_id}`, counted", "GET", f"/go/{one}")
+        index.COUNT_VISITS = False
+        measure("uncounted", "`GET /go/{link_id}`, not counted", "GET", f"/go/{one}")
+        measure("patch", "`PATCH /link/{link_id}`", "PATCH", f"/link/{one}", {"title": "Another"})
+        measure("delete", "`DELETE /link/{link_id}`", "DELETE", f"/link/{one}")
+        measure("page", "`GET /`, the page", "GET", "/")
+        if "/health" in index.ROUTES:
+            measure("health", "`GET /health`", "GET", "/health")
+        for number in range(25):  # more than 1 MB
+            send("PUT", f"/link/largest-{number}", largest(number))
+        other = largest(25)
+        measure("put", "`PUT /link/{link_id}`, another for the largest record", "PUT", "/link/largest-0", other)
+        measure("largest", "`GET /link`, 1 MB of the largest records", "GET", "/link")
+        store(range(200, 1300))
+        measure("tags", "`GET /tags`, 1,000 links counted", "GET", "/tags")
+        store(range(1300, 3500))  # more than 1 MB
+        measure("search", "`GET /link?q=`, 1 MB searched", "GET", "/link?q=nothing")
+    return kinds
+
+
+def metrics_of(line):
+    """Return the metrics that CloudWatch makes of a line of the log (embedded metric format)."""
+    record = json.loads(line)
+    return {
+        (each["Namespace"], metric["Name"], *((name, record[name]) for name in dimensions))
+        for each in record.get("_aws", {}).get("CloudWatchMetrics", [])
+        for dimensions in each["Dimensions"]
+        for metric in each["Metrics"]
+    }
+
+
+# --- What it costs
+
+
+class Prices:
+    """What things cost in USD, by the prices and assumptions of prices.toml and the template's defaults."""
+
+    def __init__(self, data, template):
+        resources = template["Resources"]
+        default = {name: each.get("Default") for name, each in template["Parameters"].items()}
+        self.of = {name: each["usd"] / each["per"] for name, each in data["price"].items()}
+        self.assumed = data["assumed"]
+        self.memory = resources["Function"]["Properties"]["MemorySize"]
+        self.log_months = default["LogRetentionInDays"] * 24 / HOURS
+        self.rate, self.burst = default["RequestsPerSecond"], default["RequestBurst"]
+        self.indexes = len(resources["Table"]["Properties"]["GlobalSecondaryIndexes"])
+        self.alarms = sum(each["Type"] == "AWS::CloudWatch::Alarm" for each in resources.values())
+
+    def seconds(self, kind):
+        """Return how long the function is assumed to take; Lambda bills whole milliseconds."""
+        assumed = self.assumed
+        ms = assumed["request_ms"] + kind.calls * assumed["call_ms"]
+        ms += kind.items * assumed["item_ms"] + kind.out / 1024 * assumed["out_kb_ms"]
+        return kind.invocations * ceil(ms) / 1000
+
+    def compute(self, seconds):
+        return seconds * self.memory / 1024 * self.of["lambda_gb_second"]
+
+    def request(self, kind):
+        """Return what a request costs, by what is billed."""
+        log = kind.log + kind.invocations * self.assumed["log_event_bytes"]
+        return {
+            "API Gateway": kind.api * self.of["api_request"],
+            "Lambda": kind.invocations * self.of["lambda_request"],
+            "Lambda's time": self.compute(self.seconds(kind)),
+            "DynamoDB": kind.reads * self.of["read_unit"] + kind.writes * self.of["write_unit"],
+            "Log": log / GB * (self.of["log_gb"] + self.log_months * self.of["log_gb_month"]),
+            "Transfer": (kind.out + self.assumed["gateway_bytes"]) / GB * self.of["out_gb"],
+        }
+
+    def each(self, kind):
+        return sum(self.request(kind).values())
+
+    def month(self, month, kinds):
+        """Return what a month costs, by what is billed. CostError if its requests are of an unknown kind."""
+        parts = dict.fromkeys(self.request(kinds["page"]), 0)
+        for name, count in month.get("requests", {}).items():
+            if name not in kinds:
+                raise CostError(f"There is no kind of request {name!r}; there are {', '.join(kinds)}.")
+            for part, amount in self.request(kinds[name]).items():
+                parts[part] += count * amount
+        cold = month.get("cold_starts", 0) * self.assumed["cold_start_ms"] / 1000
+        parts["Lambda's time"] += self.compute(cold)
+        metrics = set().union(*(kinds[name].metrics for name in month.get("requests", {})))
+        parts["Metrics"] = len(metrics) * self.of["metric_month"] * month.get("hours", 0) / HOURS
+        stored = month["links"] * (kinds["new"].stored + 100) / GB
+        parts["Storage"] = stored * (1 + self.indexes) * self.of["stored_gb_month"]
+        parts["Backup"] = stored * self.of["backup_gb_month"]
+        return parts
+
+    def flood(self, kind, concurrency=None):
+        """Return what an hour costs of as many requests of a kind as the throttle lets through.
+
+        API Gateway also bills what Lambda refuses for want of `concurrency`.
+        """
+        asked = done = self.rate * 3600 + self.burst
+        if concurrency and kind.invocations:
+            done = min(asked, concurrency / self.seconds(kind) * 3600)
+        return done * self.each(kind) + (asked - done) * self.each(Kind("refused by Lambda", invocations=0))
+
+
+# --- The report
+
+
+def usd(amount):
+    if 0 < amount < 0.005:
+        return "< 0.01"
+    return f"{amount:.2f}" if 0 < amount < 99.995 else f"{amount:,.0f}"
+
+
+def table(*rows):
+    """Return a Markdown table of rows, of which the first is the head; all but the first column are figures."""
+    head, *lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([head, "|---|" + "--:|" * (len(rows[0]) - 1), *lines])
+
+
+def notes(kinds, data, prices):
+    """Yield what one has to know to read the tables."""
+    assumed = data["assumed"]
+    yield (
+        f"Prices are those of {data['region']}, on demand, as of {data['as_of']}; `scripts/prices.toml` has them"
+        " with their sources. Free tiers and taxes are left out, and cents for the key of the table (KMS) and"
+        " for mail."
+    )
+    yield (
+        "Units and bytes are measured: the function answers each of these requests on moto's DynamoDB, for links"
+        " with a URL of 80 characters, a title of 60 and three tags. In the table, and again in each of its"
+        f" {prices.indexes} indexes, such a link takes {kinds['new'].stored} bytes, for storage 100 more. The"
+        f" largest record has {kinds['put'].stored // 1024} KB."
+    )
+    yield (
+        f"The function's time is assumed, not measured: {assumed['request_ms']} ms, {assumed['call_ms']} for each"
+        f" call of DynamoDB, {assumed['item_ms']} for each link read, {assumed['out_kb_ms']} for each KB of the"
+        f" answer, and {assumed['cold_start_ms']} for a cold start. So are {assumed['gateway_bytes']} bytes more"
+        f" of each answer and {assumed['log_event_bytes']} of each line of the log."
+    )
+    yield "API Gateway bills no request that it throttles, or that lacks a valid key where one is needed."
+    metrics = set().union(*(kind.metrics for kind in kinds.values()))
+    yield (
+        f"These requests make {len(metrics)} metrics, billed for the hours that have data. With `AlarmEmail`,"
+        f" {prices.alarms} alarms cost {usd(prices.alarms * prices.of['alarm_month'])} USD a month more."
+    )
+    for month in data["month"]:
+        if "requests" in month:
+            requests = ", ".join(f"{count:,} {name}" for name, count in month["requests"].items())
+            yield (
+                f"{month['name']} has requests in {month['hours']} hours of the month, with"
+                f" {month['cold_starts']:,} cold starts: {requests}."
+            )
+    yield (
+        f"A flood is an hour with all that the throttle lets through, {prices.rate} requests a second and"
+        f" {prices.burst} at once. A partition of DynamoDB takes 1,000 write and 3,000 read units a second, and"
+        " each index is one: it would refuse most of such a flood, which is not reckoned with."
+    )
+
+
+def report(kinds, data, prices):
+    """Return the Markdown, given the measured kinds of requests by name."""
+    head = ("A request", "Read units", "Write units", "Bytes out", "Bytes logged", "ms, assumed")
+    requests = [(*head, "USD a million", "of it for the ms")]
+    for kind in sorted(kinds.values(), key=prices.each):
+        total, time = prices.each(kind), prices.request(kind)["Lambda's time"]
+        measured = f"{kind.reads:g}", kind.writes, f"{kind.out:,}", kind.log, f"{prices.seconds(kind) * 1000:.0f}"
+        requests.append((kind.name, *measured, usd(total * 1_000_000), f"{time / total:.0%}"))
+    months = []
+    for month in data["month"]:
+        parts = prices.month(month, kinds)
+        given = month["name"], f"{month['links']:,}", f"{sum(month.get('requests', {}).values()):,}"
+        months.append((*given, *map(usd, parts.values()), usd(sum(parts.values()))))
+    months.insert(0, ("A month", "Links", "Requests", *parts, "USD in all"))
+    some = data["assumed"]["reserved_concurrency"]
+    floods = [("An hour of a flood", "USD", f"USD with {some} functions at most")]
+    for kind in sorted(kinds.values(), key=prices.flood)[:-4:-1]:
+        floods.append((kind.name, usd(prices.flood(kind)), usd(prices.flood(kind, some))))
+    wrap = textwrap.TextWrapper(105, initial_indent="- ", subsequent_indent="  ")
+    listed = "\n".join(map(wrap.fill, notes(kinds, data, prices)))
+    return "\n\n".join([table(*requests), table(*months), table(*floods), listed])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    there = Path(__file__).with_name("prices.toml")
+    parser.add_argument("--prices", type=Path, default=there, help="another file of prices")
+    options = parser.parse_args()
+    try:
+        data = tomllib.loads(options.prices.read_text())
+        template, _ = decode(str(ROOT / "setupapidb.yml"))
+        print(report(measured(template), data, Prices(data, template)))
+    except tomllib.TOMLDecodeError as error:
+        sys.exit(f"{options.prices} cannot be read: {error}")
+    except (OSError, CostError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
