@@ -2,7 +2,7 @@
 
 lambda_handler() gets each request as a Lambda proxy event of API Gateway; a
 route, found by path and method, returns a proxy response. `make embed` copies
-this file, and page.html, into the template.
+this file and page.html into the template.
 
 An item is a record, and what only the store sees: `owner`, the hash key of the
 indexes; `etag`, new at every change; `visit`, new at every visit; and `url`,
@@ -31,35 +31,28 @@ from botocore.config import Config
 
 # --- Settings
 
-TABLE = os.environ["TABLE"]
-CURSOR_KEY = os.environ["CURSOR_KEY"].encode()
-COUNT_VISITS = os.environ["COUNT_VISITS"] == "true"
+names = ("ALLOWED_ORIGIN", "COUNT_VISITS", "STACK", "STACK_ID", "TABLE", "VERSION")
+ALLOWED_ORIGIN, COUNT_VISITS, STACK, STACK_ID, TABLE, VERSION = map(os.environ.get, names)
 
 OWNER = "everyone"  # the one partition of the indexes
 LINK_BYTES = 8192
 SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
 SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
-BODY_LENGTH = 262_144  # the largest record fits, each character escaped
 NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
 ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a UUIDv5
 
 # A call ends within 12 s: three attempts of 1 + 2 s, and waits. A request makes
 # two at most; the function has 25 s for them, and API Gateway waits 29 s.
 RETRIES = {"mode": "standard", "total_max_attempts": 3}
-CONFIG = Config(connect_timeout=1, read_timeout=2, retries=RETRIES)
-dynamodb = boto3.client("dynamodb", config=CONFIG)
+dynamodb = boto3.client("dynamodb", config=Config(connect_timeout=1, read_timeout=2, retries=RETRIES))
 
 # --- Errors
 
 
 class Error(Exception):
-    """An answer other than success: a status, a sentence, and maybe headers."""
+    """An answer other than success: a sentence, with a status and maybe headers."""
 
-    status = 500
-
-    def __init__(self, sentence, headers={}):
-        super().__init__(sentence)
-        self.headers = headers
+    status, headers = 500, {}
 
 
 class BadRequest(Error): status = 400
@@ -67,109 +60,110 @@ class NotFound(Error): status = 404
 class MethodNotAllowed(Error): status = 405
 class Conflict(Error): status = 409
 class PreconditionFailed(Error): status = 412
-class ContentTooLarge(Error): status = 413
-class ServiceUnavailable(Error): status = 503
+class ServiceUnavailable(Error): status, headers = 503, {"Retry-After": "1"}
+
+
+def require(holds, sentence):
+    """Raise BadRequest with this sentence if something does not hold."""
+    if not holds:
+        raise BadRequest(sentence)
 
 
 # --- What a link is made of
 
 
 def text(name, value, most):
-    if not isinstance(value, str):
-        raise BadRequest(f"{name} must be a string.")
-    if len(value) > most:
-        raise BadRequest(f"{name} must have at most {most} characters, not {len(value)}.")
+    require(isinstance(value, str), f"{name} must be a string.")
+    require(len(value) <= most, f"{name} must have at most {most} characters, not {len(value)}.")
     # What XML or UTF-8 cannot hold; tabs and ends of lines are fine.
-    if re.search("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value):
-        raise BadRequest(f"{name} must not contain control characters or lone surrogates.")
+    bad = re.search("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value)
+    require(not bad, f"{name} must not contain control characters or lone surrogates.")
     return value
 
 
 def tags(name, value, most):
-    if not isinstance(value, list) or len(value) > most:
-        raise BadRequest(f"{name} must be an array of at most {most} strings.")
+    few = isinstance(value, list) and len(value) <= most
+    require(few, f"{name} must be an array of at most {most} strings.")
     for tag in value:
-        if not text(f"Each of {name}", tag, 64).strip():
-            raise BadRequest(f"Each of {name} must not be blank.")
+        require(text(f"Each of {name}", tag, 64).strip(), f"Each of {name} must not be blank.")
     return list(dict.fromkeys(value))
 
 
-def moment(name, value):
+def moment(name, value, tense=None):
+    """Return a datetime of RFC 3339 text, which must be in the past or the future if a tense says so."""
     try:
         if not re.fullmatch(r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value):
             raise ValueError
-        return datetime.fromisoformat(value).astimezone(timezone.utc)
+        when = datetime.fromisoformat(value).astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
         raise BadRequest(f"{name} must be a date and time like 2030-12-31T23:59:59Z.") from None
+    is_past = when <= datetime.now(timezone.utc)
+    require(tense in (None, "past" if is_past else "future"), f"{name} must be in the {tense}.")
+    return when
 
 
 def rfc3339(when):
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def past(name, value, _):
-    if (when := moment(name, value)) > datetime.now(timezone.utc):
-        raise BadRequest(f"{name} must not be in the future.")
-    return rfc3339(when)
+def timestamp(name, value, tense):
+    """Return the time in UTC as a record has it."""
+    return rfc3339(moment(name, value, tense))
 
 
-def future(name, value, _):
+def seconds(name, value, tense):
     """Return the time in whole seconds since 1970, which is what DynamoDB's TTL takes."""
-    if (when := int(moment(name, value).replace(microsecond=0).timestamp())) <= time.time():
-        raise BadRequest(f"{name} must be in the future.")
-    return when
+    return int(moment(name, value, tense).replace(microsecond=0).timestamp())
 
 
 def number(name, value, most):
-    if type(value) not in (int, float) or not 0 <= value <= most or value % 1:
-        raise BadRequest(f"{name} must be a whole number from 0 to {most}.")
+    fits = type(value) in (int, float) and 0 <= value <= most and not value % 1
+    require(fits, f"{name} must be a whole number from 0 to {most}.")
     return int(value)
 
 
 # What may be said of a link besides its URL: the rule and the limit of a field.
-FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (future, None)}
+FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (seconds, "future")}
 # What a new link may bring along from where it was before.
-NEW = FIELDS | {"created_at": (past, None), "visits": (number, 10**15), "visited_at": (past, None)}
+NEW = FIELDS | {"created_at": (timestamp, "past"), "visits": (number, 10**15), "visited_at": (timestamp, "past")}
 RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS, "visits", "visited_at")
 
 
 def check(given, fields):
     """Return the fields of a body as they are to be stored."""
     for name in given:
-        if name not in fields:
-            raise BadRequest(f"{name[:64]!r} cannot be set; {', '.join(['link', *fields])} can.")
+        require(name in fields, f"{name[:64]!r} cannot be set; {', '.join(['link', *fields])} can.")
     return {name: fields[name][0](name, value, fields[name][1]) for name, value in given.items()}
 
 
 def canonical(link):
     """Return the form of an absolute http(s) URL in which equal ones are one link.
 
-    It has scheme and host in lower case, no white space around it, no default
-    port and no slash that ends it after the host; all else is as given.
+    Scheme and host in lower case, no white space around it, no default port, no
+    slash that ends it after the host; all else as given.
     """
     given = text("link", link, LINK_BYTES)
     link = given.strip()
-    if re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", link):
-        raise BadRequest("link must not contain white space or control characters; a space is %20.")
+    bad = re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", link)
+    require(not bad, "link must not contain white space or control characters; a space is %20.")
     parts = re.fullmatch(r"(?ai)(https?)://([^/?#]*)(.*)", link)
-    if not parts:
-        raise BadRequest("link must be an absolute URL that starts with http:// or https://.")
+    require(parts, "link must be an absolute URL that starts with http:// or https://.")
     scheme, authority, rest = parts[1].lower(), parts[2], parts[3]
     user, at, place = authority.rpartition("@")
     place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(:[0-9]*)?", place)
     try:
-        port_number = urlsplit(link).port
+        port = urlsplit(link).port
         if place and place[1].startswith("["):
             ipaddress.IPv6Address(place[1][1:-1])
     except ValueError:  # or characters that browsers turn into a / or an @
         place = None
     # Browsers take a backslash for a slash, and would go to another host.
-    if not place or "\\" in user:
-        raise BadRequest("link must have a valid host after the //, and a port up to 65535 if any.")
-    port = "" if port_number in (None, {"http": 80, "https": 443}[scheme]) else place[2]
+    valid = place and "\\" not in user
+    require(valid, "link must have a valid host after the //, and a port up to 65535 if any.")
+    port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else place[2]
     link = f"{scheme}://{user}{at}{place[1].lower()}{port}{rest if rest != '/' else ''}"
-    if len(link.encode()) > LINK_BYTES:
-        raise BadRequest(f"link must have at most {LINK_BYTES} bytes, not {len(link.encode())}.")
+    size = len(link.encode())
+    require(size <= LINK_BYTES, f"link must have at most {LINK_BYTES} bytes, not {size}.")
     return link
 
 
@@ -204,6 +198,10 @@ def record_of(item):
     if "expires_at" in item:
         record["expires_at"] = rfc3339(datetime.fromtimestamp(record["expires_at"], timezone.utc))
     return record
+
+
+def key_of(item):
+    return {name: item[name] for name in ("link_id", "link")}
 
 
 def etag_of(item):
@@ -263,7 +261,7 @@ def page_of(query, count):
         ScanIndexForward="since" in query,
         **request,
     )
-    records, last, before = [], page.get("LastEvaluatedKey"), None
+    records, last = [], page.get("LastEvaluatedKey")
     for item in filter(is_live, page["Items"]):
         record = record_of(item)
         tagged = record.get("tags", [])
@@ -275,29 +273,24 @@ def page_of(query, count):
                 break
             records.append(record)
             before = item
-    return records, last and cursor_of(last, order)
+    return records, last and cursor_of([decode(last[name]) for name in (order, "link_id", "link")], order)
 
 
-def cursor_of(item, order):
-    """Return an opaque text that stands for the key of an item in the index with this order."""
-    return signed("\n".join(decode(item[name]) for name in (order, "link_id", "link")).encode(), order)
+def cursor_of(key, order):
+    """Return a key of the index with this order as an opaque text; it is signed, but no secret."""
+    key = "\n".join(key).encode()
+    signature = hmac.digest(STACK_ID.encode(), order.encode() + key, "sha256")[:12]
+    return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
 
 def start_of(cursor, order):
     try:
-        key = base64.urlsafe_b64decode(cursor + "==")[12:]
+        key = base64.urlsafe_b64decode(cursor + "==")[12:].decode().split("\n")
     except ValueError:
-        key = b""
-    if not hmac.compare_digest(signed(key, order).encode(), cursor.encode()):
-        raise BadRequest("cursor must be one from a Link header of this API.")
-    names = ("owner", order, "link_id", "link")
-    return dict(zip(names, map(encode, [OWNER, *key.decode().split("\n")])))
-
-
-def signed(key, order):
-    """Return the cursor of a key, signed so that an altered one is refused; it holds no secret."""
-    signature = hmac.digest(CURSOR_KEY, order.encode() + key, "sha256")[:12]
-    return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
+        key = []
+    intact = hmac.compare_digest(cursor_of(key, order).encode(), cursor.encode())
+    require(intact, "cursor must be one from a Link header of this API.")
+    return dict(zip(("owner", order, "link_id", "link"), map(encode, [OWNER, *key])))
 
 
 def stamp():
@@ -308,9 +301,8 @@ def stamp():
 def write(operation, etag, condition, values, **request):
     """Do a conditional write that leaves an item with this etag, or None for no item.
 
-    Return whether it is done, and the item as the operation returns it, or
-    else the one that is there, {} for none. When an answer is lost the SDK
-    writes again, and fails on what it did before: the etag tells.
+    Return whether it is done, and the item as the operation returns it, or else
+    the one that is there, {} for none.
     """
     values = {"now": int(time.time()), **values}
     try:
@@ -323,6 +315,7 @@ def write(operation, etag, condition, values, **request):
         )
         return True, done.get("Attributes", {})
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        # When an answer is lost the SDK writes again, and fails on what it did before.
         item = error.response.get("Item", {})
         again = error.response["ResponseMetadata"]["RetryAttempts"] > 0
         return again and item.get("etag") == (etag and encode(etag)), item
@@ -331,8 +324,7 @@ def write(operation, etag, condition, values, **request):
 def create(link_id, link, fields):
     """Store a link if the id is free; return whether it was, and the item that is there now."""
     now = stamp()
-    item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]}
-    item |= now | fields
+    item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]} | now | fields
     # An id always comes with the same sort key, so that it is there once.
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
@@ -368,9 +360,8 @@ def url_of(event, *path):
 def query_of(event, *names):
     """Return the values of the query parameters: there may be these, each once but for tag."""
     given = event["multiValueQueryStringParameters"] or {}
-    if not set(given) <= set(names) or any(len(given[name]) > 1 for name in given if name != "tag"):
-        known = ", ".join(names)
-        raise BadRequest(f"The query may have {known}, each once but for tag; an & inside one is %26.")
+    fits = set(given) <= set(names) and all(len(given[name]) == 1 for name in given if name != "tag")
+    require(fits, f"The query may have {', '.join(names)}, each once but for tag; an & inside one is %26.")
     return given
 
 
@@ -383,35 +374,27 @@ def etags_of(event, name):
 def json_of(event):
     """Return the JSON object in the body, whatever its Content-Type."""
     body = event["body"] or ""
-    if len(body) > BODY_LENGTH:
-        raise ContentTooLarge(f"The body must have at most {BODY_LENGTH} characters.")
     try:
         if event["isBase64Encoded"]:
             body = base64.b64decode(body, validate=True).decode()
         value = json.loads(body, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict):
-        raise BadRequest("The body must be a JSON object.")
+    require(isinstance(value, dict), "The body must be a JSON object.")
     return value
 
 
 def unique(members):
-    if len(dict(members)) < len(members):
-        raise BadRequest("The body must not name a member of an object twice.")
+    require(len(dict(members)) == len(members), "The body must not name a member of an object twice.")
     return dict(members)
 
 
 def link_of(given, link_id):
     """Take the link out of a body, and return it as it is to be stored with this id."""
-    if "link" not in given:
-        raise BadRequest("link is missing.")
+    require("link" in given, "link is missing.")
     link = canonical(given.pop("link"))
     if link_id != link_id_of(link) and re.fullmatch(ID, link_id):
-        raise Conflict(
-            "An id like this belongs to one URL: what is said of that can change, the URL cannot."
-            " POST the other URL, or PUT it under a name of your own."
-        )
+        raise Conflict("The URL of an id like this cannot change; PUT the other URL under a name of your own.")
     return link
 
 
@@ -421,10 +404,14 @@ def to_json(value):
 
 def reply(status, body="", headers={}):
     common = {
-        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Origin": ALLOWED_ORIGIN,
         "Access-Control-Expose-Headers": "ETag, Link, Location",
         "Cache-Control": "no-cache",
         "Content-Type": "application/json",
+        "Referrer-Policy": "no-referrer",
+        "Strict-Transport-Security": "max-age=31536000",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
     }
     return {"statusCode": status, "headers": common | headers, "body": body and body + "\n"}
 
@@ -472,8 +459,7 @@ def write_if_match(event, item, operation, etag, values, **request):
     if wanted not in (None, ["*"]):
         condition += " AND etag = :seen"  # "" is never there
         values["seen"] = decode(item["etag"]) if etag_of(item) in wanted else ""
-    key = {name: item[name] for name in ("link_id", "link")}
-    done, item = write(operation, etag, condition, values, Key=key, **request)
+    done, item = write(operation, etag, condition, values, Key=key_of(item), **request)
     if done:
         return item
     etag = etag_of(live(item))
@@ -489,17 +475,9 @@ def update(event, item, fields, link):
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if len(kept) < len(fields):
         expression += " REMOVE " + ", ".join(f"#{name}" for name in fields if name not in kept)
-    item = write_if_match(
-        event,
-        item,
-        dynamodb.update_item,
-        fields["etag"],
-        kept,
-        UpdateExpression=expression,
-        ExpressionAttributeNames={f"#{name}": name for name in fields},
-        ReturnValues="ALL_NEW",
-    )
-    return reply_item(200, item)
+    names = {f"#{name}": name for name in fields}
+    request = {"UpdateExpression": expression, "ExpressionAttributeNames": names, "ReturnValues": "ALL_NEW"}
+    return reply_item(200, write_if_match(event, item, dynamodb.update_item, fields["etag"], kept, **request))
 
 
 def list_links(event):
@@ -507,8 +485,7 @@ def list_links(event):
     query = query_of(event, "limit", "cursor", "link", "tag", "q", "since")
     limit = query.get("limit", ["100"])[0]
     limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
-    if not 1 <= limit <= 1000:
-        raise BadRequest("limit must be a whole number from 1 to 1000.")
+    require(1 <= limit <= 1000, "limit must be a whole number from 1 to 1000.")
     if "link" in query:
         query_of(event, "link", "limit")  # nothing else with it
         item = find(link_id_of(canonical(query["link"][0])))
@@ -532,8 +509,8 @@ def get_link(event, link_id):
 
 def put_link(event, link_id):
     """PUT /link/{link_id}: store a link under a name, or replace what is there."""
-    if not re.fullmatch(NAME, link_id):
-        raise BadRequest("A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
+    valid = re.fullmatch(NAME, link_id)
+    require(valid, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
     given = json_of(event)
     link = link_of(given, link_id)
     fields = check(given, NEW)
@@ -569,14 +546,14 @@ def delete_link(event, link_id):
 def go(event, link_id):
     """GET /go/{link_id}: redirect to the link, and count the visit."""
     item = live(find(link_id))
-    if COUNT_VISITS and event["httpMethod"] == "GET":
+    if COUNT_VISITS == "true" and event["httpMethod"] == "GET":
         # Of a repetition by the SDK, the item is as the first attempt left it.
         _, item = write(
             dynamodb.update_item,
             None,
             LIVE + " AND NOT visit = :visit",
             {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]},
-            Key={name: item[name] for name in ("link_id", "link")},
+            Key=key_of(item),
             UpdateExpression="SET visited_at = :at, visit = :visit ADD visits :one",
             ReturnValues="ALL_NEW",
         )
@@ -623,6 +600,12 @@ def show(event):
     return reply(200, PAGE, HTML)
 
 
+def health(event):
+    """GET /health: the version that is deployed, if the table answers."""
+    find("health")
+    return reply(200, to_json({"version": VERSION}))
+
+
 ROUTES = {
     "/": {"GET": show},
     "/link": {"GET": list_links, "POST": post_link},
@@ -630,9 +613,14 @@ ROUTES = {
     "/go/{link_id}": {"GET": go},
     "/tags": {"GET": list_tags},
     "/feed": {"GET": feed},
+    "/health": {"GET": health},
 }
 
 # --- Entry point
+
+# By this CloudWatch makes metrics of a line of the log (embedded metric format).
+METRICS = [{"Name": "requests"}, {"Name": "errors"}, {"Name": "ms", "Unit": "Milliseconds"}]
+METRICS = [{"Namespace": STACK, "Dimensions": [["resource"]], "Metrics": METRICS}]
 
 
 def is_transient(error):
@@ -648,17 +636,19 @@ def dispatch(event, route, names):
         raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
     method, methods = event["httpMethod"], ROUTES[route]
     allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
-    if method == "OPTIONS":  # of /; else API Gateway answers it
+    if method == "OPTIONS":  # of an open path; else API Gateway answers it
         return reply(200, headers={"Allow": allowed})
     answer = methods.get("GET" if method == "HEAD" else method)
     if not answer:
-        raise MethodNotAllowed(f"{method} does not work here; {allowed} do.", {"Allow": allowed})
+        error = MethodNotAllowed(f"{method} does not work here; {allowed} do.")
+        error.headers = {"Allow": allowed}
+        raise error
     return answer(event, *names)
 
 
 def lambda_handler(event, context):
     """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line."""
-    start = time.perf_counter()
+    start = time.time()
     first, *names = path_of(event)
     route = f"/{first}" + "/{link_id}" * len(names)
     log = {"level": "INFO", "method": event["httpMethod"], "resource": route if route in ROUTES else "unknown"}
@@ -667,16 +657,18 @@ def lambda_handler(event, context):
     except Exception as error:
         if not isinstance(error, Error):
             log |= {"level": "ERROR", "error": traceback.format_exc()}
-            if is_transient(error):
-                error = ServiceUnavailable("The store is busy; try again soon.", {"Retry-After": "1"})
+            if is_transient(error) or route == "/health":
+                error = ServiceUnavailable("The store is busy; try again soon.")
             else:
                 error = Error("Something went wrong here; the log has it under the reference.")
         answer = reply_error(event, error)
     if event["httpMethod"] == "HEAD":  # is GET without a body (RFC 9110, 9.3.2)
         answer["body"] = ""
-    ms = round((time.perf_counter() - start) * 1000, 1)
-    log |= {"status": answer["statusCode"], "ms": ms, "request_id": event["requestContext"]["requestId"]}
-    print(json.dumps(log))
+    status, ms = answer["statusCode"], round((time.time() - start) * 1000, 1)
+    log |= {"status": status, "ms": ms, "request_id": event["requestContext"]["requestId"]}
+    log |= {"requests": 1, "errors": int(status >= 500)}
+    log["_aws"] = {"Timestamp": int(start * 1000), "CloudWatchMetrics": METRICS}
+    print(json.dumps(log, separators=(",", ":")))
     return answer
 
 

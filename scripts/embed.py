@@ -1,8 +1,10 @@
 """Put a template's sources into it: `embed.py` writes, `embed.py --check` only looks.
 
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
-relative to the template, as its `Code.ZipFile`. Where it reads a text beside
-it, by Path(__file__).with_name("page.html").read_text(), it gets the text.
+relative to the template, as its `Code.ZipFile`: line by line, but without
+docstrings, and with one space a level in place of four, since each byte of a
+template counts. Where it reads a text beside it, by
+Path(__file__).with_name("page.html").read_text(), it gets the text.
 
 The logical ID of the API's deployment ends in a hash over what a deployment
 publishes, so that an update of the stack makes a new one when, and only when,
@@ -10,6 +12,7 @@ that changed.
 """
 
 import argparse
+import ast
 import hashlib
 import re
 import sys
@@ -33,6 +36,7 @@ PUBLISHED = {
         "RestApi",
     )
 }
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def child(node, *path):
@@ -56,6 +60,21 @@ def deployment_hash(text):
         if child(node, "Type").value in PUBLISHED
     }
     return hashlib.sha256(repr(sorted(published.items())).encode()).hexdigest()[:10]
+
+
+def concise(code):
+    """Return Python code without its docstrings, and with one space a level."""
+    lines, left_out, as_they_are = code.splitlines(keepends=True), set(), set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None and node.body[1:]:
+            end = node.body[0].end_lineno
+            left_out.update(range(node.body[0].lineno, end + 1 + lines[end].isspace()))
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):  # a text of several lines
+            as_they_are.update(range(node.lineno + 1, node.end_lineno + 1))
+    for number, line in enumerate(lines, 1):
+        if number not in as_they_are:
+            lines[number - 1] = re.sub("^(    )+", lambda indent: indent[0][::4], line)
+    return "".join(line for number, line in enumerate(lines, 1) if number not in left_out)
 
 
 def with_texts(code, folder):
@@ -85,7 +104,7 @@ def with_sources(template):
             places.append((child(node, "Properties", "Code", "ZipFile"), step, path))
     # From the end, so that what is replaced moves none of the places before it.
     for block, step, path in sorted(places, key=lambda place: -place[0].start_mark.index):
-        code = with_texts(path.read_bytes().decode(), path.parent)
+        code = with_texts(concise(path.read_bytes().decode()), path.parent)
         if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]| \n", code):
             raise ValueError(
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"

@@ -569,7 +569,7 @@ def first_line(sentence):
 
 def way_in(sentence, signed, key):
     """Return what to do about a 403, of which API Gateway says this."""
-    if re.search("(?i)token|signature|credential|not authorized", sentence):
+    if re.search("(?i)token|signature|credential|denied|not authorized", sentence):
         if signed:
             return "The AWS credentials must be those of a user or role that may execute-api:Invoke it."
         return "It wants signed requests: add SIGN=1, which signs them with your AWS credentials."

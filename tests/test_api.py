@@ -268,7 +268,28 @@ def test_a_name_may_not_come_twice(api, body):
 
 def test_a_body_may_not_be_large(api):
     body = json.dumps({"link": GOOGLE, "notes": "x" * 6_000_000})
-    api.refuses(413, "^The body must have at most 262144 characters", "POST", "/link", body)
+    api.refuses(400, "^notes must have at most 8192 characters, not 6000000", "POST", "/link", body)
+
+
+# --- Health, and headers that protect
+
+
+def test_health_tells_the_version(api, template):
+    answer = api("GET", "/health")
+    assert answer.status_code == 200
+    assert answer.json().keys() == {"version"} and re.fullmatch(r"\d+\.\d+\.\d+", answer.json()["version"])
+    assert api("HEAD", "/health").status_code == 200
+    assert api("POST", "/health", {}).headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("path", ["/", "/link", "/link/nothing", "/go/nothing", "/tags", "/feed", "/health", "/nowhere"])
+def test_browsers_are_told_to_be_careful(api, path):
+    headers = api("GET", path, headers={"Accept": "text/html"}).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Set-Cookie" not in headers
 
 
 # --- GET /link
@@ -579,15 +600,15 @@ def test_put_on_the_id_of_a_posted_link_changes_what_is_said_of_it(api):
         "link_id": record["link_id"], "link": GOOGLE, "created_at": record["created_at"], "updated_at": None, "notes": "N",
     }
     assert api.all() == [answer.json()]
-    api.refuses(409, "^An id like this belongs to one URL", "PUT", path_of(record), {"link": "https://example.com"})
-    api.refuses(409, "^An id like this belongs to one URL", "PATCH", path_of(record), {"link": "https://example.com"})
+    api.refuses(409, "^The URL of an id like this cannot change", "PUT", path_of(record), {"link": "https://example.com"})
+    api.refuses(409, "^The URL of an id like this cannot change", "PATCH", path_of(record), {"link": "https://example.com"})
 
 
 def test_put_with_the_id_of_a_url_is_as_post(api):
     path = f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, GOOGLE)}"
     assert api("PUT", path, {"link": GOOGLE}).status_code == 201
     assert api("POST", "/link", {"link": GOOGLE}).status_code == 200
-    api.refuses(409, "^An id like this", "PUT", f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, 'x')}", {"link": GOOGLE})
+    api.refuses(409, "^The URL of an id like this", "PUT", f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, 'x')}", {"link": GOOGLE})
 
 
 def test_if_none_match_keeps_what_is_there(api):
@@ -757,7 +778,7 @@ def test_visits_are_a_whole_number(api, visits):
 def test_the_past_is_not_in_the_future(api):
     for field in ("created_at", "visited_at"):
         body = {"link": GOOGLE, field: soon(minutes=1)}
-        api.refuses(400, f"^{field} must not be in the future", "POST", "/link", body)
+        api.refuses(400, f"^{field} must be in the past", "POST", "/link", body)
 
 
 # --- Finding

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 
 import boto3
 import botocore.exceptions
@@ -131,7 +132,7 @@ def test_when_something_else_fails(api, before_send, capsys, case):
 
 def test_when_the_sdk_may_not_try_again_so_often(handler, monkeypatch, no_waiting):
     """After many failures the SDK fails at once, until requests succeed again (its retry quota)."""
-    client = boto3.client("dynamodb", config=handler.CONFIG)
+    client = boto3.client("dynamodb", config=handler.dynamodb.meta.config)
     client.meta.events.register_first("before-send.dynamodb", TRANSIENT["broken"])
     monkeypatch.setattr(handler, "dynamodb", client)
     for _ in range(60):
@@ -336,6 +337,7 @@ def test_a_request_is_logged_in_one_line(api, capsys):
     out = capsys.readouterr().out
     assert "secret" not in out and "password" not in out
     lines = [json.loads(line) for line in out.splitlines()]
+    assert max(map(len, out.splitlines())) <= 400
     assert [(line["method"], line["resource"], line["status"]) for line in lines] == [
         ("POST", "/link", 201),
         ("GET", "/link/{link_id}", 200),
@@ -344,10 +346,42 @@ def test_a_request_is_logged_in_one_line(api, capsys):
         ("PATCH", "/link/{link_id}", 400),
     ]
     for line in lines:
-        assert line.keys() == {"level", "method", "resource", "status", "ms", "request_id"}
+        told = {"level", "method", "resource", "status", "ms", "request_id", "requests", "errors", "_aws"}
+        assert line.keys() == told
         assert line["ms"] >= 0 and line["request_id"] == recorded("GET", "/link", {}, None)[
             "requestContext"]["requestId"]
-        assert len(json.dumps(line)) <= 400
+
+
+def test_cloudwatch_makes_metrics_of_a_line(api, before_send, capsys):
+    """By the specification of the embedded metric format; botocore validates nothing here, so it is spelt out."""
+    api("GET", "/link")
+    before_send(TRANSIENT["broken"])
+    api("GET", "/link/docs")
+    fine, failed = map(json.loads, capsys.readouterr().out.splitlines())
+    for line in (fine, failed):
+        ((directive,), now) = line["_aws"]["CloudWatchMetrics"], line["_aws"]["Timestamp"]
+        assert abs(now / 1000 - time.time()) < 60, "milliseconds since 1970"
+        assert directive["Namespace"] == "apidb"
+        assert directive["Dimensions"] == [["resource"]]
+        assert [metric["Name"] for metric in directive["Metrics"]] == ["requests", "errors", "ms"]
+        assert directive["Metrics"][2]["Unit"] == "Milliseconds"
+        assert all(isinstance(line[metric["Name"]], (int, float)) for metric in directive["Metrics"])
+    assert (fine["resource"], fine["requests"], fine["errors"]) == ("/link", 1, 0)
+    assert (failed["resource"], failed["requests"], failed["errors"]) == ("/link/{link_id}", 1, 1)
+
+
+def test_paths_that_are_not_there_make_no_metrics_of_their_own(api, capsys):
+    for path in ("/admin", "/link/a/b", "/go"):
+        api("GET", path)
+    assert {json.loads(line)["resource"] for line in capsys.readouterr().out.splitlines()} == {"unknown"}
+
+
+@pytest.mark.parametrize("case", [*TRANSIENT, *LASTING])
+def test_health_is_503_when_the_table_does_not_answer(api, before_send, capsys, case):
+    before_send((TRANSIENT | LASTING)[case])
+    answer = api("GET", "/health")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert json.loads(capsys.readouterr().out)["level"] == "ERROR"
 
 
 # --- Events
@@ -424,5 +458,5 @@ def test_a_cursor_of_another_stack_is_refused(handler, api, monkeypatch):
         api.post(f"{GOOGLE}/{n}")
     path = api("GET", "/link?limit=1").links["next"]["url"].split("/prod")[1]
     assert api("GET", path).status_code == 200
-    monkeypatch.setattr(handler, "CURSOR_KEY", b"another")
+    monkeypatch.setattr(handler, "STACK_ID", "another")
     api.refuses(400, "^cursor must be one", "GET", path)

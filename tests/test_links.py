@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from conftest import NEVER_THROTTLED, ROOT, TEMPLATE, Api, aws, free_port, http_api, outputs, resource_ids, settled
+from conftest import NEVER_THROTTLED, ROOT, Api, aws, create_stack, free_port, http_api, key_of, resource_ids
 
 import links
 
@@ -328,45 +328,11 @@ def test_hundreds_of_links_at_once(store, tmp_path):
 
 # --- An API that wants a key, or a signature
 
-METHOD = "   AuthorizationType: NONE\n   Integration:\n    Type: AWS_PROXY\n"
-LOCKED = {
-    "key": METHOD.replace("NONE", "NONE\n   ApiKeyRequired: true"),
-    "iam": METHOD.replace("NONE", "AWS_IAM"),
-}
-KEY = """
- Key:
-  Type: AWS::ApiGateway::ApiKey
-  Properties: {Enabled: true}
-
- Plan:
-  Type: AWS::ApiGateway::UsagePlan
-  Properties: {ApiStages: [{ApiId: !Ref Api, Stage: !Ref Stage}]}
-
- PlanKey:
-  Type: AWS::ApiGateway::UsagePlanKey
-  Properties: {KeyId: !Ref Key, KeyType: API_KEY, UsagePlanId: !Ref Plan}
-
-Outputs:"""
-
-
-def create_locked(engine, access, folder):
-    """Create a stack whose API wants a `key` or the signature of `iam`; return its APIUrl, and the key or None."""
-    template = folder / "template.yml"
-    template.write_text(TEMPLATE.read_text().replace(METHOD, LOCKED[access]).replace("\nOutputs:", KEY))
-    assert template.read_text().count(LOCKED[access]) == 2
-    given = [f"ParameterKey={key},ParameterValue={value}" for key, value in NEVER_THROTTLED.items()]
-    command = f"cloudformation create-stack --stack-name {access} --capabilities CAPABILITY_NAMED_IAM"
-    aws(engine, *command.split(), "--template-body", f"file://{template}", "--parameters", *given)
-    assert settled(engine, access)["StackStatus"] == "CREATE_COMPLETE"
-    command = f"apigateway get-api-key --include-value --api-key {resource_ids(engine, access)['Key']}"
-    key = aws(engine, *command.split())["value"] if access == "key" else None
-    return outputs(engine, access)["APIUrl"], key
-
 
 @pytest.fixture(scope="module")
-def key_api(engine, tmp_path_factory):
+def key_api(engine):
     """An Api that gives the key of its stack, `key`, with each request."""
-    url, key = create_locked(engine, "key", tmp_path_factory.mktemp("key"))
+    url, key = create_stack(engine, "key", NEVER_THROTTLED | {"Access": "key"}), key_of(engine, "key")
     with http_api(engine, url) as bare:
         api = Api(lambda method, path, headers, body: bare.send(method, path, headers | {"x-api-key": key}, body))
         api.host, api.key = bare.host, key
@@ -392,8 +358,8 @@ def test_a_key_opens_the_api(locked, tmp_path):
 @pytest.mark.parametrize(
     "key, sentence",
     [
-        ("", "The API at URL answered 403: Forbidden. It wants a key: .* export APIDB_KEY=.*"),
-        ("not-the-key-of-this-api", "The API at URL answered 403: Forbidden. It does not take the key .* APIDB_KEY."),
+        ("", "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It wants a key: .* export APIDB_KEY=.*"),
+        ("not-the-key-of-this-api", "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It does not take the key .* APIDB_KEY."),
         ("secret\n", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("two secrets", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("sécret", "APIDB_KEY has a blank or another character that no key has: .*"),
@@ -439,9 +405,9 @@ def users(engine):
 
 
 @pytest.fixture(scope="module")
-def iam_url(engine, tmp_path_factory):
+def iam_url(engine):
     """The URL of an API that wants a signature, which the engine checks, but for that of its root."""
-    url, _ = create_locked(engine, "iam", tmp_path_factory.mktemp("iam"))
+    url = create_stack(engine, "iam", NEVER_THROTTLED | {"Access": "iam"})
     with http_api(engine, url) as api:
         return f"http://{api.host}/prod/link"
 
@@ -465,11 +431,11 @@ def test_a_signature_opens_the_api(iam_url, users, tmp_path):
 
 def test_a_signature_that_is_missing_or_wrong_is_said(iam_url, users, tmp_path):
     path, said = tmp_path / "links.csv", f"The API at {iam_url} answered 403: "
-    sentence = said + "Missing Authentication Token. It wants signed requests: add SIGN=1, .*"
+    sentence = said + "API Gateway refused this: MISSING_AUTHENTICATION_TOKEN. It wants signed requests: add SIGN=1, .*"
     code, _, problems = run("export", path, "--api", iam_url, APIDB_KEY="a-key")
     assert code == 2 and re.fullmatch(sentence, *problems)
     wrong = users.caller | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    sentence = said + "The request signature .* The AWS credentials must be those of .* may execute-api:Invoke it."
+    sentence = said + "API Gateway refused this: [A-Z_]+. The AWS credentials must be those of .* may execute-api:Invoke it."
     code, _, problems = run("export", path, "--api", iam_url, "--sign", **wrong)
     assert code == 2 and re.fullmatch(sentence, *problems)
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from conftest import NEVER_THROTTLED, create_stack, http_api, key_of
 from playwright.sync_api import expect
 
 EXAMPLE = "https://example.com/a"
@@ -19,12 +20,26 @@ def context(browser):
 
 
 @pytest.fixture
-def complaints(context):
+def answers():
+    """What the page will ask in prompts, each with the answer to it; None cancels."""
+    yield (left := [])
+    assert left == [], "the page did not ask"
+
+
+@pytest.fixture
+def complaints(context, answers):
     """What the browser complains of in a test; excuse() takes out what was to be expected."""
     found = []
+
+    def asked(prompt):
+        words, answer = answers.pop(0) if answers else ("nothing", None)
+        if words not in prompt.message:
+            found.append(prompt.message)
+        prompt.dismiss() if answer is None else prompt.accept(answer)
+
     context.on("weberror", lambda each: found.append(str(each.error)))
     context.on("console", lambda each: each.type in ("error", "warning") and found.append(each.text))
-    context.on("dialog", lambda each: found.append(each.message) or each.dismiss())
+    context.on("dialog", asked)
     yield found
     assert found == []
 
@@ -57,7 +72,7 @@ def rows(page):
 
 
 def titles(page):
-    return rows(page).get_by_role("link")
+    return rows(page).locator("a:first-child")
 
 
 def press(page, name):
@@ -75,7 +90,13 @@ def dialog(page):
 
 
 def field(page, name):
-    return dialog(page).get_by_role("textbox", name=name, exact=True)
+    """The field whose label begins so."""
+    return dialog(page).get_by_role("textbox", name=re.compile(f"^{name}\\b"))
+
+
+def press_tag(page, name):
+    """Press a tag, which is in the rows, and when it is asked for above them too."""
+    page.get_by_role("link", name=name, exact=True).first.click()
 
 
 def save(page, **typed):
@@ -91,8 +112,7 @@ def add(page, **typed):
 
 
 def refused(page, sentence):
-    expect(page.get_by_role("alert")).to_contain_text(sentence)
-    expect(dialog(page)).to_be_visible()
+    expect(status(dialog(page))).to_contain_text(sentence)
 
 
 def saved(page, sentence="Saved."):
@@ -118,7 +138,7 @@ def post_all(api, *names, **fields):
 
 
 def test_the_page_of_an_empty_store_says_what_to_do(page):
-    expect(status(page)).to_contain_text("Add one, or drag “Save to Links” to your bookmarks bar")
+    expect(status(page)).to_contain_text("Add one, or drag Save to Links to your bookmarks bar")
     expect(rows(page)).to_have_count(0)
     expect(page.get_by_role("button", name="Load more")).to_be_hidden()
 
@@ -133,7 +153,7 @@ def test_a_link_alone_is_enough_with_and_without_a_slash(page, api, slash):
 
 
 def test_a_link_is_added_with_all_that_is_said_of_it(page, api):
-    add(page, Link=EXAMPLE, Title="First", Tags=" news , to read,, ", Notes="One\nTwo")
+    add(page, Link=EXAMPLE, Title="First", Tags=" news \n to read\n\n ", Notes="One\nTwo")
     saved(page)
     expect(titles(page)).to_have_text(["First"])
     expect(titles(page)).to_have_attribute("href", EXAMPLE)
@@ -240,13 +260,13 @@ def test_tags_narrow_the_list_until_they_are_taken_off(page, api):
     for title, tags in {"A": ["red", "big & < old"], "B": ["red"], "C": ["blue"]}.items():
         post_all(api, title, tags=tags)
     page.reload()
-    rows(page).filter(has_text="example.com/B").get_by_role("button", name="red").click()
+    rows(page).filter(has_text="example.com/B").get_by_role("link", name="#red").click()
     expect(titles(page)).to_have_text(["B", "A"])
-    press(page, "Only with the tag big & < old")
+    press_tag(page, "#big & < old")
     expect(titles(page)).to_have_text(["A"])
-    press(page, "Without the tag big & < old")
+    press_tag(page, "without #big & < old")
     expect(titles(page)).to_have_text(["B", "A"])
-    press(page, "Without the tag red")
+    press_tag(page, "without #red")
     for shown in (["C", "B", "A"], ["B", "A"], ["A"], ["B", "A"], ["C", "B", "A"]):
         expect(titles(page)).to_have_text(shown)
         page.go_back()
@@ -256,7 +276,7 @@ def test_the_feed_is_of_what_is_looked_for(page, api):
     post_all(api, "Found", tags=["a&b"])
     post_all(api, "Other")
     page.reload()
-    press(page, "Only with the tag a&b")
+    press_tag(page, "#a&b")
     expect(titles(page)).to_have_text(["Found"])
     feed = urlsplit(page.get_by_role("link", name="Feed").get_attribute("href"))
     answer = api("GET", f"/feed?{feed.query}").text
@@ -271,7 +291,7 @@ def test_an_edit_changes_what_was_changed(page, api):
     press_in_row(page, "Edit")
     expect(field(page, "Tags")).to_have_value("a")
     changes = {"title": "New", "tags": ["b", "c"], "notes": "New\n\nlines"}
-    save(page, Title="New", Tags="b, c", Notes="New\n\nlines")
+    save(page, Title="New", Tags="b\nc", Notes="New\n\nlines")
     saved(page)
     expect(titles(page)).to_have_text(["New"])
     (after,) = api.all()
@@ -300,8 +320,7 @@ def test_an_edit_leaves_alone_what_the_form_cannot_show(page, api):
 def test_an_edit_of_tags_keeps_a_comma_inside_one(page, api):
     api.post(EXAMPLE, tags=["a, b", "c", "d,e"])
     press_in_row(page, "Edit")
-    expect(field(page, "Title")).to_be_focused()
-    save(page, Tags="a, b, new, c")
+    save(page, Tags="a, b\nnew\nc")
     saved(page)
     assert api.all()[0]["tags"] == ["a, b", "new", "c"]
 
@@ -318,15 +337,25 @@ def test_an_edit_does_not_undo_what_somebody_else_changed(page, api, complaints)
     assert api.all() == [changed]
 
 
-def test_the_url_of_a_named_link_can_change_that_of_a_posted_one_cannot(page, api):
-    api.post(EXAMPLE, title="Posted")
+def test_the_url_of_a_named_link_can_change_that_of_a_posted_one_cannot(page, api, complaints):
+    posted = api.post(EXAMPLE, title="Posted")
     api("PUT", "/link/a-name", {"link": EXAMPLE, "title": "Named"})
     page.reload()
-    for edit, link_changes in {"Edit Posted": False, "Edit Named": True, "Add a link": True}.items():
-        press(page, edit)
-        expect(field(page, "Link")).to_be_editable(editable=link_changes)
-        expect(field(page, "Name")).to_be_editable(editable=edit == "Add a link")
-        press(page, "Cancel")
+    press(page, "Edit Named")
+    expect(field(page, "Name")).to_have_value("a-name")
+    expect(field(page, "Name")).to_be_disabled()
+    save(page, Link=f"{EXAMPLE}/new")
+    saved(page)
+    press(page, "Edit Posted")
+    expect(field(page, "Name")).to_be_disabled()
+    save(page, Link=f"{EXAMPLE}/new")
+    refused(page, "cannot change; PUT the other URL under a name of your own.")
+    excuse(complaints, "409")
+    press(page, "Cancel")
+    press(page, "Add a link")
+    expect(field(page, "Name")).to_be_enabled()
+    links = {record["link_id"]: record["link"] for record in api.all()}
+    assert links == {"a-name": f"{EXAMPLE}/new", posted["link_id"]: EXAMPLE}
 
 
 def test_what_was_deleted_comes_back_as_it_was(page, api):
@@ -338,13 +367,11 @@ def test_what_was_deleted_comes_back_as_it_was(page, api):
         assert api("GET", path.replace("link", "go")).status_code == 302
     before = api("GET", path).json()
     press(page, "Delete Kept")
-    expect(status(page)).to_contain_text("Deleted Kept.")
-    expect(rows(page)).to_have_count(0)
+    expect(rows(page)).to_have_text("Deleted Kept. Bring back")
     assert api.all() == []
     expect(page.get_by_role("button", name="Bring back Kept")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(status(page)).to_have_text("It is back.")
-    expect(rows(page)).to_contain_text("2020-01-02 · 2× visited · until 2999-01-01")
+    expect(rows(page)).to_contain_text(re.compile("created 2020-01-02, .*expires 2999-01-01, visits 2"))
     (after,) = api.all()
     assert after == before | said | {"visits": 2, "updated_at": after["updated_at"]}
 
@@ -355,7 +382,7 @@ def test_what_was_deleted_comes_back_as_it_was(page, api):
 def test_copy_gives_a_short_link_that_redirects(page, context, api):
     api.post(EXAMPLE)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    press_in_row(page, "Copy short link of")
+    press_in_row(page, "Copy short link")
     expect(status(page)).to_contain_text("Copied http")
     host, path = page.evaluate("navigator.clipboard.readText()").split("/prod")
     assert host == f"http://{api.host}"
@@ -418,13 +445,13 @@ def test_hostile_content_is_text(page, api):
     expect(titles(page)).to_have_text([*[HOSTILE] * 3, f"{link}/untitled"])
     expect(rows(page).first).to_contain_text(HOSTILE * 2)
     assert set(titles(page).evaluate_all("links => links.map(link => link.protocol)")) == {"https:"}
-    page.get_by_role("button", name=f"Only with the tag {HOSTILE[:64]}").first.click()
+    press_tag(page, f"#{HOSTILE[:64]}")
     expect(rows(page)).to_have_count(3)
     rows(page).first.get_by_role("button", name="Edit").click()
     expect(field(page, "Notes")).to_have_value(HOSTILE * 2)
     press(page, "Cancel")
     rows(page).first.get_by_role("button", name="Delete").click()
-    expect(status(page)).to_contain_text(f"Deleted {HOSTILE}.")
+    expect(rows(page).first).to_contain_text(f"Deleted {HOSTILE}.")
     assert page.evaluate("window.planted") is None
     assert page.evaluate(elements) == before
 
@@ -445,7 +472,7 @@ def test_the_page_asks_nobody_but_the_api(page, context, api):
     page.reload()
     add(page, Link="https://elsewhere.example/", Title="Elsewhere", Tags="a")
     saved(page)
-    press(page, "Only with the tag a")
+    press_tag(page, "#a")
     expect(titles(page)).to_have_text(["Elsewhere"])
     assert set(asked) == {api.host}
 
@@ -481,8 +508,144 @@ def test_the_bookmarklet_saves_the_page_it_is_used_on(page, context, api, title)
 
 def test_the_bookmarklet_is_for_other_pages(page, context):
     page.get_by_role("link", name="Save to Links").click()
-    expect(status(page)).to_contain_text("Drag that to your bookmarks bar")
+    expect(status(page)).to_contain_text("drag Save to Links to your bookmarks bar")
     assert context.pages == [page]
+
+
+# --- The API key
+
+ASKS, WRONG = "The API key of this store:", "This key is wrong."
+
+
+@pytest.fixture(scope="module")
+def locked(engine):
+    """An Api that takes only requests with its `key`, in which there is one link."""
+    with http_api(engine, create_stack(engine, "locked", NEVER_THROTTLED | {"Access": "key"})) as api:
+        api.key = key_of(engine, "locked")
+        api("PUT", "/link/kept", {"link": EXAMPLE, "title": "Kept"}, {"x-api-key": api.key})
+        yield api
+
+
+@pytest.fixture
+def locked_page(context, complaints, answers, locked):
+    """A page that has asked for the key, and got it."""
+    page = context.new_page()
+    answers.append((ASKS, locked.key))
+    page.goto(f"http://{locked.host}/prod/")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+    return page
+
+
+def test_the_key_is_asked_for_once_and_kept(locked_page, locked):
+    for _ in range(2):
+        locked_page.reload()
+        expect(titles(locked_page)).to_have_text(["Kept"])
+    add(locked_page, Link=f"{EXAMPLE}/more", Title="More", Name="more")
+    saved(locked_page)
+    expect(titles(locked_page)).to_have_text(["More", "Kept"])
+    assert locked("DELETE", "/link/more", headers={"x-api-key": locked.key}).status_code == 204
+
+
+@pytest.mark.parametrize("wrong", ["wrong", "“wrong” …"])
+def test_a_wrong_key_is_asked_for_again(context, complaints, answers, locked, wrong):
+    page = context.new_page()
+    answers += [(ASKS, wrong), (WRONG, wrong), (WRONG, locked.key)]
+    page.goto(f"http://{locked.host}/prod/")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_without_a_key_the_page_says_that_it_needs_one(context, complaints, answers, locked):
+    page = context.new_page()
+    answers.append((ASKS, None))
+    page.goto(f"http://{locked.host}/prod/")
+    expect(status(page)).to_have_text("This needs the API key of the store; try again.")
+    expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
+    answers.append((ASKS, locked.key))
+    search(page, "k")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_requests_at_once_ask_for_the_key_once(context, complaints, answers, locked):
+    page, held = context.new_page(), []
+    page.route("**/link?*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    with page.expect_request("**/link?"):
+        page.goto(f"http://{locked.host}/prod/")
+    with page.expect_request("**/link?q=k"):
+        search(page, "k")
+    answers.append((ASKS, locked.key))
+    for route in held:
+        route.continue_()
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_a_key_that_is_forgotten_is_asked_for_again(locked_page, complaints, answers):
+    answers.append((ASKS, None))
+    press(locked_page, "Forget the key")
+    expect(status(locked_page)).to_contain_text("This needs the API key")
+    expect(rows(locked_page)).to_have_count(0)
+    assert locked_page.evaluate("Object.values(localStorage).join('')") == ""
+    excuse(complaints, "403")
+
+
+def test_what_was_typed_is_saved_once_the_key_is_there(page, api, complaints, answers):
+    """A key for writing only is what Access=read asks for."""
+    refusal = {"Error": "API Gateway refused this: INVALID_API_KEY.", "Reference": "x"}
+
+    def lock(route):
+        keyed = "x-api-key" in route.request.headers
+        route.fallback() if keyed else route.fulfill(status=403, json=refusal)
+
+    page.route("**/link/*", lock)
+    answers += [(ASKS, None), (ASKS, "a-key")]
+    add(page, Link=EXAMPLE, Title="Typed")
+    refused(page, "This needs the API key of the store; try again.")
+    excuse(complaints, "403")
+    save(page)
+    saved(page)
+    excuse(complaints, "403")
+    assert [record["title"] for record in api.all()] == ["Typed"]
+
+
+def test_the_key_is_in_no_address(locked_page, context, locked):
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    search(locked_page, "kept")
+    expect(locked_page).to_have_url(re.compile("#q=kept$"))
+    press(locked_page, "Copy short link Kept")
+    expect(status(locked_page)).to_contain_text("Copied")
+    assert asked
+    copied = locked_page.evaluate("navigator.clipboard.readText()")
+    assert locked.key not in "\n".join([*asked, copied, locked_page.url, locked_page.content()])
+
+
+def test_another_store_on_the_same_host_does_not_get_the_key(context, complaints, answers, locked, deployed):
+    """Below restapis/ the local engine has all stores on one host."""
+    paths = [f"restapis/{each.host.split('.')[0]}/prod/_user_request_/" for each in (locked, deployed)]
+    base = locked.url.removesuffix("/prod")
+    sent = []
+    context.on("request", lambda request: sent.append((request.url, request.headers.get("x-api-key"))))
+    page = context.new_page()
+    answers.append((ASKS, locked.key))
+    page.goto(f"{base}/{paths[0]}")
+    expect(titles(page)).to_have_text(["Kept"])
+    page.goto(f"{base}/{paths[1]}")
+    expect(status(page)).not_to_have_text("Loading")
+    assert (f"{base}/{paths[0]}link?", locked.key) in sent
+    assert (f"{base}/{paths[1]}link?", None) in sent
+    excuse(complaints, "403")
+
+
+def test_a_store_for_signed_requests_says_so(context, complaints, engine):
+    with http_api(engine, create_stack(engine, "signed", {"Access": "iam"})) as api:
+        page = context.new_page()
+        page.goto(f"http://{api.host}/prod/")
+        expect(status(page)).to_have_text("This store takes signed requests only: use curl.")
+    excuse(complaints, "403")
 
 
 # --- Keyboards, screen readers, networks and screens
@@ -529,7 +692,7 @@ def test_all_that_can_be_used_has_a_name_of_its_own(page, api):
 def test_a_store_out_of_reach_is_said_in_words(page, context, complaints):
     context.set_offline(True)
     search(page, "a")
-    expect(status(page)).to_have_text("The link store cannot be reached; try again.")
+    expect(status(page)).to_have_text("The link store cannot be reached (0); try again.")
     add(page, Link=EXAMPLE)
     refused(page, "The link store cannot be reached")
     excuse(complaints, "ERR_INTERNET_DISCONNECTED")
@@ -541,7 +704,7 @@ def test_a_store_out_of_reach_is_said_in_words(page, context, complaints):
 def test_a_list_that_fails_after_saving_is_said_where_it_is_seen(page, complaints):
     page.route("**/link?*", lambda route: route.fulfill(status=502, body="<html>Bad gateway"))
     add(page, Link=EXAMPLE)
-    saved(page, "The link store failed: 502")
+    saved(page, "The link store cannot be reached (502); try again.")
     excuse(complaints, "502")
 
 
