@@ -119,16 +119,6 @@ def only_one(state):
         yield
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def stop(*_):
-    """End the program in order, once: a second Ctrl-C must not cut off what the first began."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=4566)
@@ -139,8 +129,7 @@ def main():
     options = parser.parse_intermixed_args()
     if not 0 < options.port < 65536:
         parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
-    for number in STOPS:
-        signal.signal(number, stop)
+    stack.stop_in_order()
     try:
         with only_one(options.state), engine(options.port, options.state.resolve()) as running:
             os.environ.clear()
