@@ -175,8 +175,7 @@ def plain(reason):
     """Return a reason without what is for AWS Support: tokens, codes and counts."""
     reason = re.sub(r" *\((RequestToken|Service|SDK Attempt Count): [^()]*\)", "", reason)
     reason = re.sub(r'^Resource handler returned message: "(.*)"$', r"\1", reason.strip(), flags=re.S)
-    reason = links.printable(" ".join(reason.split()))
-    return reason if reason.endswith((".", "!", "?")) else reason + "."
+    return links.printable(" ".join(reason.split())).rstrip(".: ") + "."
 
 
 @contextmanager
@@ -619,17 +618,19 @@ def follow_logs(name):
     groups = log_groups(resources_of(client, existing(client, name)["StackId"]))
     if not groups:
         raise StackError(f"Stack {name} has no log group: make deploy STACK={name} makes one.")
-    since, seen = milliseconds(timedelta(minutes=10)), {}
+    since, seen = milliseconds(timedelta(minutes=10)), set()
     print(f"The log {groups[0]}; Ctrl-C ends it.", flush=True)
     while True:
         for event in log_events(groups[0], since):
-            if event["eventId"] not in seen:
-                seen[event["eventId"]] = event["timestamp"]
-                at = when(datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc))
-                print(f"{at}  {links.printable(event['message'].rstrip())}", flush=True)
+            timestamp = event["timestamp"]
+            line = event["logStreamName"], timestamp, event["message"]  # the local engine has no eventId
+            if line not in seen:
+                seen.add(line)
+                at = when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
+                print(f"{at}  {links.printable(' '.join(event['message'].split()))}", flush=True)
         # What comes late is not lost: a minute is read again.
-        since = max([since, *(timestamp - 60_000 for timestamp in seen.values())])
-        seen = {event: timestamp for event, timestamp in seen.items() if timestamp >= since}
+        since = max([since, *(timestamp - 60_000 for _, timestamp, _ in seen)])
+        seen = {line for line in seen if line[1] >= since}
         pause(client)
 
 
