@@ -19,7 +19,7 @@ help:  ## list the targets
 
 run: .venv/installed  ## start the stack on this machine (PORT=4566 ACCESS=key), until Ctrl-C
 	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) \
-		RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
+		$(if $(filter-out 0,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests

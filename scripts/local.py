@@ -125,6 +125,7 @@ def main():
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("--yes", action="store_true", help="update without asking, even if links or URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
     if not 0 < options.port < 65536:
@@ -135,7 +136,7 @@ def main():
             os.environ.clear()
             os.environ.update(running.settings)
             parameters = stack.pairs(options.parameters)
-            stack.show(stack.deploy(options.stack, options.template, parameters))
+            stack.show(stack.deploy(options.stack, options.template, parameters, options.yes))
             print(f"Ctrl-C stops it. The links stay in {options.state} for the next time.", flush=True)
             running.process.wait()
             raise EngineError("The local engine has ended by itself.")

@@ -310,11 +310,15 @@ def updates_without_change_set(client, request):
     On AWS a change set that changes outputs only can be executed, and has no
     changes in it (aws/aws-cdk, pull request 2029). The local engine calls it empty.
     """
-    if is_local(client.meta.endpoint_url):
-        with suppress(ClientError):
-            client.update_stack(**request)
-            return True
-    return False
+    if not is_local(client.meta.endpoint_url):
+        return False
+    try:
+        client.update_stack(**request)
+    except ClientError as error:
+        if changes_nothing(str(error)):
+            return False
+        raise
+    return True
 
 
 def verb(change):
@@ -360,7 +364,7 @@ def confirm(name, changes, yes):
     if yes:
         return
     if not sys.stdin.isatty():
-        raise StackError(f"Nothing is changed. If you want it so: make deploy STACK={name} YES=1")
+        raise StackError(f"Nothing is changed. If you want it so, say YES=1, as in: make deploy STACK={name} YES=1")
     with suppress(EOFError, KeyboardInterrupt):
         if input("Type the stack's name to go on: ").strip() == name:
             return
