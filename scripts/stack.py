@@ -53,7 +53,8 @@ STUCK = {
     "ROLLBACK_FAILED": "A creation failed, and not all that it made could be deleted. Try that again:"
     " make teardown STACK={name}",
     "DELETE_FAILED": "It is deleted in part. Mend what stopped that, and go on: make teardown STACK={name}",
-    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it: make teardown STACK={name}",
+    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it:"
+    " make teardown STACK={name}",
     "UPDATE_FAILED": "An update failed and was not undone. Undo it:"
     " aws cloudformation rollback-stack --stack-name {name}",
     "UPDATE_ROLLBACK_FAILED": "An update failed, and could not be undone. Mend what stopped that, and go on:"
@@ -156,9 +157,8 @@ def cause_of(client, past):
         # What was under way when something failed is stopped, and has "failed" too.
         cancelled = re.fullmatch(r"Resource \w+ cancelled\.?", reason.strip())
         if event["ResourceStatus"].endswith("_FAILED") and not cancelled:
-            if "DescribeEvents" in reason:
-                return invalid(client, StackName=event["StackId"]) or plain(reason)
-            return f"{event['LogicalResourceId']} ({event['ResourceType']}): {plain(reason)}"
+            found = "DescribeEvents" in reason and invalid(client, StackName=event["StackId"])
+            return found or blame(event, reason)
     return ""
 
 
@@ -167,8 +167,12 @@ def invalid(client, **where):
     for page in client.get_paginator("describe_events").paginate(**where):
         for event in page["OperationEvents"]:
             if event["EventType"] == "VALIDATION_ERROR":
-                return f"{event['LogicalResourceId']} ({event['ResourceType']}): {plain(event['ValidationStatusReason'])}"
+                return blame(event, event["ValidationStatusReason"])
     return ""
+
+
+def blame(event, reason):
+    return f"{event['LogicalResourceId']} ({event['ResourceType']}): {plain(reason)}"
 
 
 def plain(reason):
@@ -250,7 +254,8 @@ def free(name, stack):
         raise StackError(f"Stack {name} is in status {status}.{because} {STUCK[status].format(name=name)}")
     if status.endswith("_IN_PROGRESS"):
         raise StackError(
-            f"Stack {name} is being changed, and in status {status}. Wait for the end of that: make status STACK={name}"
+            f"Stack {name} is being changed, and in status {status}."
+            f" Wait for the end of that: make status STACK={name}"
         )
 
 
@@ -271,8 +276,8 @@ def update(client, stack, request, yes):
                 print(f"Stack {name} is up to date")
                 return
         elif status == "FAILED":
-            found = invalid(client, **change_set) if "DescribeEvents" in reason else ""
-            raise StackError(f"Stack {name} stays as it is. CloudFormation refuses the changes: {found or plain(reason)}")
+            found = "DescribeEvents" in reason and invalid(client, **change_set)
+            raise StackError(f"Nothing is changed, as CloudFormation refuses it: {found or plain(reason)}")
         else:
             show_changes(name, changes)
             confirm(name, changes, yes)
@@ -352,7 +357,8 @@ def losses(changes):
             done = done if done.startswith("may") else f"is {done.lower()}"
             policy = change.get("PolicyAction", "").removeprefix("ReplaceAnd")
             fate = {"Retain": "stay there", "Delete": "are deleted with it"}.get(policy, "may be deleted with it")
-            yield f"{what} {done}: the API then has none of the links in {change['PhysicalResourceId']}; they {fate}."
+            old = change["PhysicalResourceId"]
+            yield f"{what} {done}: the API then has none of the links in {old}; they {fate}."
 
 
 def confirm(name, changes, yes):
@@ -364,7 +370,7 @@ def confirm(name, changes, yes):
     if yes:
         return
     if not sys.stdin.isatty():
-        raise StackError(f"Nothing is changed. If you want it so, say YES=1, as in: make deploy STACK={name} YES=1")
+        raise StackError(f"Nothing is changed. To have it so, say YES=1, as in: make deploy STACK={name} YES=1")
     with suppress(EOFError, KeyboardInterrupt):
         if input("Type the stack's name to go on: ").strip() == name:
             return
@@ -393,7 +399,8 @@ def teardown(name, export=True):
     had = resources_of(client, stack["StackId"])
     tables = tables_of(had)
     # The local engine has the text of the parameter where AWS has a boolean.
-    protected = [what for what, table in tables.items() if table.get("DeletionProtectionEnabled") in (True, "true")]
+    yes = (True, "true")
+    protected = [what for what, table in tables.items() if table.get("DeletionProtectionEnabled") in yes]
     if protected:
         # CloudFormation would delete all else, and then fail.
         raise StackError(
@@ -473,7 +480,8 @@ def left_of(client, stack_id, had):
     ended = {}
     for event in events(client, stack_id, set()):
         ended[event["ResourceType"], event.get("PhysicalResourceId")] = event["ResourceStatus"]
-    kept = {what for what, state in ended.items() if state in ("DELETE_SKIPPED", "DELETE_FAILED") and what[1] != stack_id}
+    still = ("DELETE_SKIPPED", "DELETE_FAILED")
+    kept = {what for what, state in ended.items() if state in still and what[1] != stack_id}
     stages = [physical for kind, _, physical in had if kind == "AWS::ApiGateway::Stage"]
     asked = {(kind, physical) for kind, _, physical in had} | kept
     for kind, _, physical in had:
@@ -525,7 +533,8 @@ def show_status(name):
         began, newest = past[0], past[-1]
         operation = began["ResourceStatus"].removesuffix("_IN_PROGRESS").lower()
         rows["Last did"] = f"{operation}, at {when(began['Timestamp'])}"
-        rows["Until"] = f"{newest['ResourceStatus']} of {newest['LogicalResourceId']}, at {when(newest['Timestamp'])}"
+        reached = f"{newest['ResourceStatus']} of {newest['LogicalResourceId']}"
+        rows["Until"] = f"{reached}, at {when(newest['Timestamp'])}"
         rows["What failed"] = cause_of(client, past)
     if "APIUrl" in outputs:
         rows["API"] = reachable(outputs["APIUrl"], client.meta.endpoint_url)
@@ -732,7 +741,7 @@ def main():
             follow_logs(options.stack)
     except KeyboardInterrupt as interrupt:
         if options.action in ("deploy", "teardown"):
-            sys.exit(str(interrupt) or f"\nInterrupted. How stack {options.stack} is: make status STACK={options.stack}")
+            sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()
     except (NoRegionError, NoCredentialsError) as error:
         sys.exit(f"{error} Set AWS_PROFILE, or AWS_REGION and credentials, or run: aws configure")

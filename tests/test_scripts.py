@@ -228,11 +228,12 @@ def test_what_costs_the_links_or_the_url_is_not_done_unasked(engine, altered, tm
     before = resource_ids(engine, "dear")
     with http_api(engine, outputs(engine, "dear")["APIUrl"]) as api:
         api.post("https://www.google.com")
-    other_api = altered((" Api:\n", " Other:\n"), ("!Ref Api", "!Ref Other"), ("!GetAtt Api.", "!GetAtt Other."), ("${Api}", "${Other}"))
+    renamed = [("!Ref Api", "!Ref Other"), ("!GetAtt Api.", "!GetAtt Other."), ("${Api}", "${Other}")]
+    other_api = altered((" Api:\n", " Other:\n"), *renamed)
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", other_api)
     assert (code, printed.splitlines()[-2:]) == (1, [
         "Api is removed: the URL of now then leads nowhere.",
-        "Nothing is changed. If you want it so, say YES=1, as in: make deploy STACK=dear YES=1",
+        "Nothing is changed. To have it so, say YES=1, as in: make deploy STACK=dear YES=1",
     ])
     template = altered(RENAMED)
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", template)
@@ -268,7 +269,7 @@ def test_at_a_terminal_it_asks(engine, altered, tmp_path):
 
     for answer in (b"yes\n", b"\x04", None):  # \x04 is Ctrl-D
         code, printed = asked(answer)
-        assert (code, printed.endswith("\nNothing is changed.\n"), "Traceback" in printed) == (1, True, False), printed
+        assert (code, printed.endswith("\nNothing is changed.\n")) == (1, True), printed
         assert (resource_ids(engine, "asked"), change_sets(engine, "asked")) == (before, [])
     code, printed = asked(b"asked\n")
     assert (code, resource_ids(engine, "asked")["Table"]) == (0, "asked-new"), printed
@@ -314,7 +315,8 @@ def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, alt
 
 
 def test_what_a_validation_finds_is_the_cause(engine, altered):
-    template = altered(resources="\n Sign:\n  Type: AWS::Signer::SigningProfile\n  Properties: {PlatformId: none}\n")
+    profile = "\n Sign:\n  Type: AWS::Signer::SigningProfile\n  Properties: {PlatformId: none}\n"
+    template = altered(resources=profile)
     code, printed = script(engine, "deploy", "--stack", "invalid", "--template", template)
     assert code == 1
     assert "\nWhat failed first is Sign (AWS::Signer::SigningProfile): none is not a valid enum value." in printed
@@ -350,31 +352,36 @@ def test_the_cause_is_what_failed_first_by_itself(reason, words):
 def stuck(engine, altered, status):
     """Bring a stack, which it returns the name of, into a status from which no update goes."""
     name = status.replace("_", "").lower()
-    by_hand = f"cloudformation create-stack --stack-name {name} --capabilities CAPABILITY_NAMED_IAM --template-body file://"
+
+    def by_hand(action, template, *more):
+        given = f"--stack-name {name} --capabilities CAPABILITY_NAMED_IAM --template-body file://{template}"
+        aws(engine, "cloudformation", action, *given.split(), *more)
+
     if status == "CREATE_FAILED":
-        aws(engine, *f"{by_hand}{altered(resources=BROKEN)} --disable-rollback".split())
+        by_hand("create-stack", altered(resources=BROKEN), "--disable-rollback")
     elif status == "REVIEW_IN_PROGRESS":
-        made = by_hand.replace("create-stack", "create-change-set --change-set-type CREATE --change-set-name a")
-        aws(engine, *f"{made}{TEMPLATE}".split())
+        by_hand("create-change-set", TEMPLATE, *"--change-set-type CREATE --change-set-name a".split())
     elif status == "UPDATE_IN_PROGRESS":
         succeeds(engine, "deploy", "--stack", name)
-        aws(engine, *f"{by_hand.replace('create', 'update')}{altered(resources=WAITER)}".split())
+        by_hand("update-stack", altered(resources=WAITER))
     elif status == "UPDATE_FAILED":
         succeeds(engine, "deploy", "--stack", name)
-        failing = altered(resources=BROKEN)
-        aws(engine, *f"{by_hand.replace('create', 'update')}{failing} --disable-rollback".split())
+        by_hand("update-stack", altered(resources=BROKEN), "--disable-rollback")
     elif status == "UPDATE_ROLLBACK_FAILED":
-        succeeds(engine, "deploy", "--stack", name, "--template", altered(resources=GUARD % ("Update", 0), without_code=True))
+        guarded = altered(resources=GUARD % ("Update", 0), without_code=True)
         failing = altered(resources=GUARD % ("never", 0) + BROKEN + "  DependsOn: Guard\n", without_code=True)
+        succeeds(engine, "deploy", "--stack", name, "--template", guarded)
         code, printed = script(engine, "deploy", "--stack", name, "--template", failing)
         assert (code, "What failed first is Broken" in printed) == (1, True), printed
     elif status == "DELETE_FAILED":
-        succeeds(engine, "deploy", "--stack", name, "--template", altered(resources=GUARD % ("Delete", 0), without_code=True))
+        guarded = altered(resources=GUARD % ("Delete", 0), without_code=True)
+        succeeds(engine, "deploy", "--stack", name, "--template", guarded)
         code, printed = script(engine, "teardown", "--stack", name, "--no-export")
-        assert (code, "What failed first is Guard (Custom::Guard): The guard says no." in printed) == (1, True), printed
+        assert code == 1
+        assert "What failed first is Guard (Custom::Guard): The guard says no.\n" in printed
         # Lambda has made a log group of its own for the guardian, which has no LoggingConfig.
-        left = rf"\nLeft of stack {name}:\n  AWS::Logs::LogGroup      /aws/lambda/{name}-Guardian\S*\n  Custom::Guard            guard\n"
-        assert re.search(left, printed), printed
+        group = rf"  AWS::Logs::LogGroup      /aws/lambda/{name}-Guardian\S*\n"
+        assert re.search(rf"\nLeft of stack {name}:\n{group}  Custom::Guard            guard\n", printed), printed
     if not status.endswith("_IN_PROGRESS"):
         assert settled(engine, name)["StackStatus"] == status
     return name
@@ -413,7 +420,10 @@ def test_a_stack_that_is_stuck_comes_with_a_way_out(engine, altered, status, sen
 
 def test_a_stack_that_is_being_changed_is_left_alone(engine, altered):
     name = stuck(engine, altered, "UPDATE_IN_PROGRESS")
-    sentence = f"Stack {name} is being changed, and in status UPDATE_IN_PROGRESS. Wait for the end of that: make status STACK={name}\n"
+    sentence = (
+        f"Stack {name} is being changed, and in status UPDATE_IN_PROGRESS."
+        f" Wait for the end of that: make status STACK={name}\n"
+    )
     assert script(engine, "deploy", "--stack", name) == (1, sentence)
     assert script(engine, "teardown", "--stack", name) == (1, sentence)
     signalled(engine, name)
@@ -476,9 +486,8 @@ def test_a_parameter_that_changes_is_published(engine):
     changed = deployment(engine, "published")
     assert changed != committed
     assert f"  added            {changed} (AWS::ApiGateway::Deployment)" in lines
-    # With the value that was kept, and with the same one given.
-    assert succeeds(engine, "deploy", "--stack", "published")[0] == "Stack published is up to date"
-    assert succeeds(engine, "deploy", "--stack", "published", "CountVisits=false")[0] == "Stack published is up to date"
+    for given in ([], ["CountVisits=false"]):  # the value that was kept, and the same one again
+        assert succeeds(engine, "deploy", "--stack", "published", *given)[0] == "Stack published is up to date"
     succeeds(engine, "deploy", "--stack", "published", "CountVisits=true")
     assert deployment(engine, "published") == committed
 
@@ -486,9 +495,8 @@ def test_a_parameter_that_changes_is_published(engine):
 def test_each_of_several_deployments_gets_its_name(altered):
     name = re.search(r"Deployment[0-9a-f]{10}", TEMPLATE.read_text())[0]
     digits = name[-10:]
-    text = altered((f"\n {name}:\n", f"\n DeploymentOpen{digits}:\n"), ("DeploymentId: !Ref Deployment", "DeploymentId: !Ref DeploymentOpen"),
-                   resources=f"\n DeploymentKey{digits}:\n  Type: AWS::ApiGateway::Deployment\n"
-                   "  Properties: {RestApiId: !Ref Api}\n").read_text()
+    other = f"\n DeploymentKey{digits}:\n  Type: AWS::ApiGateway::Deployment\n  Properties: {{}}\n"
+    text = altered((name, f"DeploymentOpen{digits}"), resources=other).read_text()
     assert embed.with_deployment(text) == text
     changed = embed.with_deployment(text, {"Access": "key"})
     (other,) = set(re.findall(r"Deployment(?:Open|Key)([0-9a-f]{10})", changed))
@@ -517,9 +525,7 @@ def test_teardown_leaves_a_file_that_imports_again(engine, tmp_path):
         url = f"http://{api.host}/prod/link"
         code, printed = make(engine, "import", f"FILE={path}", f"API={url}")
         assert (code, "2 added" in printed) == (0, True), printed
-        forget = {"updated_at": None}
-        key = lambda record: record["link_id"]  # noqa: E731
-        assert sorted([each | forget for each in api.all()], key=key) == sorted([each | forget for each in records], key=key)
+        assert api.all() == [each | {"updated_at": now["updated_at"]} for each, now in zip(records, api.all())]
     assert make(engine, "teardown", "STACK=moved", "EXPORT=no")[0] == 0
     assert list(tmp_path.iterdir()) == [path]
 
@@ -573,7 +579,7 @@ def drop_table(engine, name):
 
 
 def test_what_is_left_is_listed(engine, altered):
-    template = altered(("  DeletionPolicy: Delete\n  UpdateReplacePolicy: Delete", "  DeletionPolicy: Retain\n  UpdateReplacePolicy: Delete"))
+    template = altered(("DeletionPolicy: Delete\n  UpdateReplacePolicy: Delete", "DeletionPolicy: Retain"))
     succeeds(engine, "deploy", "--stack", "rest", "--template", template)
     ids = resource_ids(engine, "rest")
     own = f"/aws/lambda/{ids['Function']}"  # which Lambda makes without LoggingConfig
@@ -586,7 +592,7 @@ def test_what_is_left_is_listed(engine, altered):
 
 
 def test_each_kind_of_resource_is_looked_for_or_part_of_one(template):
-    parts = {"Method", "Resource", "Deployment", "Stage", "GatewayResponse", "RequestValidator", "Model", "UsagePlanKey"}
+    parts = "Method Resource Deployment Stage GatewayResponse RequestValidator Model UsagePlanKey".split()
     parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
     assert {each["Type"] for each in template["Resources"].values()} <= stack.LOOKUPS.keys() | parts
 
@@ -647,7 +653,7 @@ def test_ctrl_c_leaves_a_deletion_to_cloudformation(engine, altered, tmp_path):
 
 def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
     succeeds(engine, "deploy", "--stack", "early")
-    for tenths in (7, 8, 9, 10, 11, 12):  # after its start; any moment will do
+    for tenths in (8, 10, 12):  # after its start; any moment will do
         command = stack_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
         program = Program(command, tmp_path, engine.settings, cwd=ROOT)
         time.sleep(tenths / 10)
@@ -661,7 +667,8 @@ def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
 
 
 def test_status_says_how_the_stack_is(engine, altered):
-    template = altered(("Outputs:\n", "Outputs:\n Version: {Description: x, Value: '7'}\n Access: {Description: x, Value: 'open: all'}\n"))
+    more = " Version: {Description: x, Value: '7'}\n Access: {Description: x, Value: 'open: all'}\n"
+    template = altered(("Outputs:\n", f"Outputs:\n{more}"))
     succeeds(engine, "deploy", "--stack", "seen", "--template", template)
     url = stack.reachable(outputs(engine, "seen")["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
     with http_api(engine, outputs(engine, "seen")["APIUrl"]) as api:
@@ -682,7 +689,7 @@ def test_status_says_how_the_stack_is(engine, altered):
         assert answer.status_code == 500
     lines = succeeds(engine, "status", "--stack", "seen")
     assert lines[-2:-1] == [""]
-    assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  botocore.errorfactory.ResourceNot" in lines[-1]
+    assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  botocore.errorfactory.Res" in lines[-1]
     succeeds(engine, "teardown", "--stack", "seen")
 
 
@@ -725,12 +732,12 @@ def test_logs_follow_the_log(engine, tmp_path):
 # --- What an Access asks for
 
 
-def access(words, *pairs, key=True):
-    """Return what makes of the template one with an output Access, and perhaps an API key."""
-    made = f"Outputs:\n Access: {{Description: x, Value: '{words}'}}\n" + " ApiKeyId: {Description: x, Value: !Ref Key}\n" * key
-    return [("Outputs:\n", made), *pairs]
+def access(words):
+    """Return what gives the template an output Access."""
+    return "Outputs:\n", f"Outputs:\n Access: {{Description: x, Value: {words}}}\n"
 
 
+KEYED = ("Outputs:\n", "Outputs:\n ApiKeyId: {Description: x, Value: !Ref Key}\n")
 KEY = """
  Key:
   Type: AWS::ApiGateway::ApiKey
@@ -738,9 +745,8 @@ KEY = """
 """
 
 
-@pytest.mark.parametrize("words, keyed", [("key: who has the key", 2), ("read: anyone reads", 1)])
-def test_the_commands_carry_the_key_which_is_not_printed(engine, altered, curl, words, keyed):
-    template = altered(*access(words), resources=KEY)
+def test_the_commands_carry_the_key_which_is_not_printed(engine, altered, curl):
+    template = altered(access("'key: who has it'"), KEYED, resources=KEY)
     lines = succeeds(engine, "deploy", "--stack", "keyed", "--template", template)
     printed = "\n".join(lines)
     key_id = outputs(engine, "keyed")["ApiKeyId"]
@@ -751,15 +757,16 @@ def test_the_commands_carry_the_key_which_is_not_printed(engine, altered, curl, 
     # Another shell, that has other settings of AWS or none.
     shell = {name: value for name, value in engine.settings.items() if not name.startswith("AWS_")}
 
-    def run(command):
-        return subprocess.run(command, shell=True, env=shell, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    def typed(command):
+        done = subprocess.run(command, shell=True, env=shell, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout
 
-    assert run(shown) == key + "\n"
+    assert typed(shown) == key + "\n"
     assert export == f"export APIDB_KEY=$({shown})"
-    assert run(f"{export}; echo $APIDB_KEY") == key + "\n"
-    assert [' -H "x-api-key: $APIDB_KEY" ' in command for command in (post, get)] == [True, keyed == 2]
-    assert json.loads(run(f"{export}; {post}"))["link"] == "https://www.google.com"
-    assert len(json.loads(run(f"{export}; {get}"))) == 1
+    assert typed(f"{export}; echo $APIDB_KEY") == key + "\n"
+    assert all(' -H "x-api-key: $APIDB_KEY" ' in command for command in (post, get))
+    assert json.loads(typed(f"{export}; {post}"))["link"] == "https://www.google.com"
+    assert len(json.loads(typed(f"{export}; {get}"))) == 1
     succeeds(engine, "teardown", "--stack", "keyed", "--no-export")
 
 
@@ -770,14 +777,21 @@ def test_on_aws_the_key_is_read_with_the_settings_of_the_owner(monkeypatch, caps
     url = "https://a.execute-api.eu-west-1.amazonaws.com/prod/link"
     stack.show({"APIUrl": url, "Access": "key: x", "ApiKeyId": "k1"})
     command = "aws apigateway get-api-key --api-key k1 --include-value --query value --output text"
-    assert f"\n  {command}\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"\n  {command}\n" in printed
+    assert f"""  export APIDB_KEY=$({command})\n  curl -X POST -H "x-api-key: $APIDB_KEY" -d """ in printed
+    assert f"""\n  curl -H "x-api-key: $APIDB_KEY" {url}\n""" in printed
+    stack.show({"APIUrl": url, "Access": "read: x", "ApiKeyId": "k1"})
+    printed = capsys.readouterr().out
+    assert 'curl -X POST -H "x-api-key: $APIDB_KEY" -d ' in printed
+    assert f"\n  curl {url}\n" in printed
     stack.show({"APIUrl": url, "Access": "iam: x"})
     sign = '--aws-sigv4 "aws:amz:eu-west-1:execute-api" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"'
     assert f"\n  curl {sign} {url}\n" in capsys.readouterr().out
 
 
 def test_with_iam_the_commands_are_signed(engine, altered, curl):
-    template = altered(*access("iam: who may", ("AuthorizationType: NONE", "AuthorizationType: AWS_IAM"), key=False))
+    template = altered(access("'iam: who may'"), ("AuthorizationType: NONE", "AuthorizationType: AWS_IAM"))
     lines = succeeds(engine, "deploy", "--stack", "signed", "--template", template)
     post, get = [line.strip() for line in lines if line.startswith("  curl")]
     for command in (post, get):
@@ -875,8 +889,8 @@ def test_run_refuses_a_port_that_is_none(runs, port):
 
 def test_run_sets_the_access(runs, altered, curl):
     """The key of a run works as printed, and the next run keeps the access."""
-    pairs = access("key: who has the key", ("Parameters:\n RequestsPer", "Parameters:\n Access: {Type: String, Default: open}\n RequestsPer"))
-    template = altered(*pairs, resources=KEY + "  Description: !Ref Access\n".replace("  Desc", "  Metadata: {A: a}\n  #"))
+    parameter = ("\nParameters:\n", "\nParameters:\n Access: {Type: String, Default: open}\n")
+    template = altered(parameter, access("!Ref Access"), KEYED, resources=KEY)
     run = runs(arguments=["ACCESS=key", f"TEMPLATE={template}"]).until("Ctrl-C stops it.")
     (export,) = re.findall("^  (export .*)$", run.printed, re.M)
     post, get = run.commands
