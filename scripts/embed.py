@@ -48,6 +48,12 @@ def resources(text):
     return {key.value: node for key, node in child(yaml.compose(text), "Resources").value}
 
 
+def type_of(node):
+    """Return the type of a resource, "" if it has none."""
+    kind = child(node, "Type")
+    return kind.value if kind else ""
+
+
 def deployment_hash(text, settings={}):
     """Return ten hex digits that change when what a deployment publishes does; not with comments.
 
@@ -56,7 +62,7 @@ def deployment_hash(text, settings={}):
     published = {
         name: yaml.serialize(node)
         for name, node in resources(text).items()
-        if child(node, "Type").value in PUBLISHED
+        if type_of(node) in PUBLISHED
     }
     # Without settings the template's own, so that `create-stack` and `make deploy` agree on them.
     hashed = repr(sorted(published.items())) + (repr(sorted(settings.items())) if settings else "")
@@ -112,7 +118,7 @@ def with_deployment(text, settings={}):
     """
     digits = deployment_hash(text, settings)
     for name, node in resources(text).items():
-        if child(node, "Type").value == "AWS::ApiGateway::Deployment":
+        if type_of(node) == "AWS::ApiGateway::Deployment":
             stem = re.sub("[0-9a-f]{10}$", "", name)
             text = re.sub(rf"\b{name}\b", stem + digits, text)
     return text

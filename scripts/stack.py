@@ -449,7 +449,7 @@ def save(name, table):
             f"\nTo delete them without an export: make teardown STACK={name} EXPORT=no"
         ) from None
     if count:
-        print(f"{count:,} links are in {path}, for: make import FILE={path}", flush=True)
+        print(f"{path} has the links, {count:,}; they come back by: make import FILE={path} API=URL", flush=True)
     else:
         path.unlink(missing_ok=True)
         print("There are no links to export.", flush=True)
@@ -661,6 +661,8 @@ def reachable(url, endpoint):
 
 def show(outputs):
     """Print the URLs of the API and its page, and commands to try, with what its Access asks for."""
+    if "APIUrl" not in outputs:  # it is the template of something else
+        return
     session = boto3.client("cloudformation").meta
     url = reachable(outputs["APIUrl"], session.endpoint_url)
     print(f"\nThe API is at {url}\nIts page is at {url.removesuffix('link')}\n")

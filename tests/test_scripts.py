@@ -456,6 +456,7 @@ def test_a_stack_that_is_not_there_is_named(engine, action):
         (["deploy", "LogRetentionInDays=2"], "LogRetentionInDays"),
         (["deploy", "LogRetentionInDays"], "NAME=VALUE, not by LogRetentionInDays"),
         (["deploy", "--template", "nowhere.yml"], "nowhere.yml"),
+        (["deploy", "--template", "requirements.in"], "Template"),
     ],
 )
 def test_a_deployment_that_is_refused_says_why(engine, arguments, sentence):
@@ -517,7 +518,7 @@ def test_teardown_leaves_a_file_that_imports_again(engine, tmp_path):
     lines = succeeds(engine, "teardown", "--stack", "moved", folder=tmp_path)
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"links-moved-\d{8}T\d{6}Z\.jsonl", path.name)
-    assert lines[0] == f"2 links are in {path.name}, for: make import FILE={path.name}"
+    assert lines[0] == f"{path.name} has the links, 2; they come back by: make import FILE={path.name} API=URL"
     assert lines[1] == "Deleting stack moved"
 
     succeeds(engine, "deploy", "--stack", "moved")
