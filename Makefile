@@ -6,6 +6,9 @@ STACK ?= apidb
 PORT ?= 4566
 STATE ?= .apidb
 PARAMETERS ?=
+ACCESS ?=
+YES ?=
+EXPORT ?=
 FILE ?=
 API ?=
 
@@ -14,9 +17,9 @@ bin = .venv/bin
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## start the stack on this machine (PORT=4566), until Ctrl-C
+run: .venv/installed  ## start the stack on this machine (PORT=4566 ACCESS=key), until Ctrl-C
 	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) \
-		RequestsPerSecond=10000 RequestBurst=5000 $(PARAMETERS)
+		$(if $(filter-out 0,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests
@@ -28,11 +31,17 @@ check: .venv/installed  ## see that the template is valid, complete and small en
 embed: .venv/installed  ## copy the handler into the template
 	@$(bin)/python scripts/embed.py $(TEMPLATE)
 
-deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAMETERS="Name=value")
-	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(PARAMETERS)
+deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAMETERS="Name=value" YES=1)
+	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(if $(filter-out 0,$(YES)),--yes) $(PARAMETERS)
 
-teardown: .venv/installed  ## delete the stack on AWS, links and all (STACK=apidb)
-	@$(bin)/python scripts/stack.py teardown --stack $(STACK)
+status: .venv/installed  ## show how the stack on AWS is, and its last errors (STACK=apidb)
+	@$(bin)/python scripts/stack.py status --stack $(STACK)
+
+logs: .venv/installed  ## follow the log of the stack on AWS (STACK=apidb), until Ctrl-C
+	@$(bin)/python scripts/stack.py logs --stack $(STACK)
+
+teardown: .venv/installed  ## export the links, then delete the stack on AWS (STACK=apidb EXPORT=no)
+	@$(bin)/python scripts/stack.py teardown --stack $(STACK) $(if $(filter no,$(EXPORT)),--no-export)
 
 import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
 	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
@@ -56,4 +65,4 @@ lock: .venv/installed  ## pin what requirements.in asks for, and all that it nee
 	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy teardown import export cost lock
+.PHONY: help run test check embed deploy status logs teardown import export cost lock

@@ -52,14 +52,25 @@ def resources(text):
     return {key.value: node for key, node in child(yaml.compose(text), "Resources").value}
 
 
-def deployment_hash(text):
-    """Return ten hex digits that change when what a deployment publishes does; not with comments."""
+def type_of(node):
+    """Return the type of a resource, "" if it has none."""
+    kind = child(node, "Type")
+    return kind.value if kind else ""
+
+
+def deployment_hash(text, settings={}):
+    """Return ten hex digits that change when what a deployment publishes does; not with comments.
+
+    `settings` are the values of parameters that differ from their defaults.
+    """
     published = {
         name: yaml.serialize(node)
         for name, node in resources(text).items()
-        if child(node, "Type").value in PUBLISHED
+        if type_of(node) in PUBLISHED
     }
-    return hashlib.sha256(repr(sorted(published.items())).encode()).hexdigest()[:10]
+    # Without settings the template's own, so that `create-stack` and `make deploy` agree on them.
+    hashed = repr(sorted(published.items())) + (repr(sorted(settings.items())) if settings else "")
+    return hashlib.sha256(hashed.encode()).hexdigest()[:10]
 
 
 def concise(code):
@@ -117,12 +128,18 @@ def with_sources(template):
     return text
 
 
-def with_deployment(text):
-    """Return a template's text with its deployment named by what it publishes."""
+def with_deployment(text, settings={}):
+    """Return a template's text with each of its deployments named by what it publishes.
+
+    `settings` (parameter to value) are those that differ from the template's
+    defaults: a parameter changes methods too, and only a deployment of
+    another name publishes that.
+    """
+    digits = deployment_hash(text, settings)
     for name, node in resources(text).items():
-        if child(node, "Type").value == "AWS::ApiGateway::Deployment":
+        if type_of(node) == "AWS::ApiGateway::Deployment":
             stem = re.sub("[0-9a-f]{10}$", "", name)
-            text = re.sub(rf"\b{name}\b", stem + deployment_hash(text), text)
+            text = re.sub(rf"\b{name}\b", stem + digits, text)
     return text
 
 

@@ -119,34 +119,24 @@ def only_one(state):
         yield
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def stop(*_):
-    """End the program in order, once: a second Ctrl-C must not cut off what the first began."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("--yes", action="store_true", help="update without asking, even if links or URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
     if not 0 < options.port < 65536:
         parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
-    for number in STOPS:
-        signal.signal(number, stop)
+    stack.stop_in_order()
     try:
         with only_one(options.state), engine(options.port, options.state.resolve()) as running:
             os.environ.clear()
             os.environ.update(running.settings)
             parameters = stack.pairs(options.parameters)
-            stack.show(stack.deploy(options.stack, options.template, parameters))
+            stack.show(stack.deploy(options.stack, options.template, parameters, options.yes))
             print(f"Ctrl-C stops it. The links stay in {options.state} for the next time.", flush=True)
             running.process.wait()
             raise EngineError("The local engine has ended by itself.")

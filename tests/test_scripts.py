@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -9,45 +10,165 @@ import subprocess
 import sys
 import time
 
+import boto3
 import pytest
 from conftest import ROOT, TEMPLATE, aws, free_port, http_api, outputs, resource_ids, settled
 
+import embed
+import stack
 
-def script(engine, *arguments):
-    """Run scripts/stack.py on the local engine; return its exit code and what it printed."""
-    command = [sys.executable, "scripts/stack.py", *map(str, arguments)]
-    done = subprocess.run(
-        command, env=engine.settings, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+
+class Program:
+    """A command that runs in a folder, and what it has printed there."""
+
+    def __init__(self, command, folder, environment, **more):
+        self.output = folder / "output"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [*map(str, command)],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **more,
+            )
+
+    @property
+    def printed(self):
+        return self.output.read_text()
+
+    @property
+    def commands(self):
+        return re.findall(r"^  (curl .*)$", self.printed, re.M)
+
+    def until(self, text):
+        """Wait until it has printed this."""
+        while text not in self.printed:
+            assert self.process.poll() is None, self.printed
+            time.sleep(0.05)
+        return self
+
+    def stop(self, number=signal.SIGINT):
+        """Send it, and what it started, the signal of Ctrl-C; wait for its end."""
+        os.killpg(self.process.pid, number)
+        self.process.wait(60)
+
+
+def stack_py(*arguments):
+    return [sys.executable, ROOT / "scripts" / "stack.py", *map(str, arguments)]
+
+
+def run(engine, command, folder=ROOT):
+    """Run a command on the local engine, without a terminal; return its exit code and what it printed."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run([*map(str, command)], env=engine.settings, cwd=folder, text=True, **pipes)
     return done.returncode, done.stdout
 
 
-# --- make deploy and make teardown
+def make(engine, *arguments):
+    return run(engine, ["make", *arguments])
 
 
-def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine):
-    code, printed = script(engine, "deploy", "--stack", "made")
+def script(engine, *arguments, folder=ROOT):
+    return run(engine, stack_py(*arguments), folder)
+
+
+def succeeds(engine, *arguments, folder=ROOT):
+    """Run scripts/stack.py, and return the lines that it printed."""
+    code, printed = script(engine, *arguments, folder=folder)
     assert code == 0, printed
-    lines = printed.splitlines()
+    return printed.splitlines()
+
+
+def change_sets(engine, name):
+    return aws(engine, *f"cloudformation list-change-sets --stack-name {name}".split())["Summaries"]
+
+
+@pytest.fixture
+def altered(tmp_path):
+    """A function that writes a copy of the template with other texts in it, and returns its path."""
+
+    def write(*pairs, resources="", without_code=False):
+        text = TEMPLATE.read_text()
+        if without_code:  # which leaves no room
+            block = embed.child(embed.resources(text)["Function"], "Properties", "Code", "ZipFile")
+            text = text[: block.start_mark.index] + "pass\n\n" + text[block.end_mark.index :]
+        for old, new in [*pairs, ("\nOutputs:", f"\n{resources}\nOutputs:")]:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / f"{len(list(tmp_path.glob('*.yml')))}.yml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+BROKEN = """
+ Broken:
+  Type: AWS::Lambda::EventInvokeConfig
+  Properties: {}
+"""
+# It waits for a signal, which `signalled` sends.
+WAITER = """
+ Waiter:
+  Type: AWS::CloudFormation::WaitCondition
+  CreationPolicy: {ResourceSignal: {Timeout: PT5M}}
+"""
+# A resource that takes its time, or fails, when it is deleted or updated.
+GUARD = """
+ Guard:
+  Type: Custom::Guard
+  Properties: {ServiceToken: !GetAtt Guardian.Arn, Fails: %s, Seconds: %s}
+ Guardian:
+  Type: AWS::Lambda::Function
+  Properties:
+   Runtime: python3.13
+   Handler: index.handler
+   Timeout: 60
+   Role: !GetAtt Role.Arn
+   Code:
+    ZipFile: |
+     import json, time, urllib.request
+
+     def handler(event, context):
+         given, kind = event["ResourceProperties"], event["RequestType"]
+         time.sleep(int(given["Seconds"]) if kind == "Delete" else 0)
+         answer = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
+         answer |= {"PhysicalResourceId": "guard", "Reason": "The guard says no"}
+         answer["Status"] = "FAILED" if kind == given["Fails"] else "SUCCESS"
+         body = json.dumps(answer).encode()
+         urllib.request.urlopen(urllib.request.Request(event["ResponseURL"], body, method="PUT"))
+"""
+# A change of its name replaces the table; UpdateReplacePolicy keeps the old one.
+RENAMED = ("BillingMode: PAY", 'TableName: !Sub "${AWS::StackName}-new"\n   BillingMode: PAY')
+
+
+# --- make deploy
+
+
+def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine, tmp_path):
+    lines = succeeds(engine, "deploy", "--stack", "made")
     assert lines[0] == "Creating stack made"
     for name in ("Table", "Role", "Function", "Stage", "made"):
         assert f"  CREATE_COMPLETE  {name}" in lines
-    (url,) = set(re.findall(r"http://\S+/prod/link", printed))
+    (url,) = {url for line in lines for url in re.findall(r"http://\S+/prod/link", line)}
     assert url.split(".")[0].split("/")[-1] in outputs(engine, "made")["APIUrl"]
     assert f"""  curl -X POST -d '{{"link": "https://www.google.com"}}' {url}""" in lines
+    table = resource_ids(engine, "made")["Table"]
     with http_api(engine, outputs(engine, "made")["APIUrl"]) as api:
         api.post("https://www.google.com")
 
-        code, printed = script(engine, "deploy", "--stack", "made")
-        assert (code, printed.splitlines()[0]) == (0, "Stack made is up to date")
-        assert url in printed
+        lines = succeeds(engine, "deploy", "--stack", "made")
+        assert lines[0] == "Stack made is up to date"
+        assert lines[-1].endswith(url) or url in lines[-2]
+        assert change_sets(engine, "made") == []
         assert len(api.all()) == 1
 
-    code, printed = script(engine, "teardown", "--stack", "made")
-    assert code == 0, printed
-    lines = printed.splitlines()
-    assert (lines[0], lines[-1]) == ("Deleting stack made", "Stack made is gone.")
+    lines = succeeds(engine, "teardown", "--stack", "made", folder=tmp_path)
+    assert lines[1] == "Deleting stack made"
     assert "  DELETE_COMPLETE  Table" in lines
+    assert lines[-2] == "Nothing is left of stack made."
+    assert f"{table}$DeletedTableBackup" in lines[-1]
     assert script(engine, "teardown", "--stack", "made") == (1, "There is no stack made in us-east-1.\n")
 
 
@@ -58,87 +179,275 @@ def parameters(engine, stack):
 def test_a_parameter_that_is_not_there_is_refused(engine):
     code, printed = script(engine, "deploy", "--stack", "wrong", "RequestPerSecond=1")
     assert code == 1
-    assert printed.startswith("setupapidb.yml has no parameter RequestPerSecond; it has CountVisits, DeletionProtection,")
+    assert printed.startswith("setupapidb.yml has no parameter RequestPerSecond; it has ")
     assert "does not exist" in aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
 
 
-def test_parameters_that_were_set_stay_set(engine, tmp_path):
+def test_parameters_that_were_set_stay_set(engine, altered, template):
     deploy = ["deploy", "--stack", "set"]
-    code, printed = script(engine, *deploy, "RequestBurst=7", "LogRetentionInDays=1")
-    assert code == 0, printed
-    code, printed = script(engine, *deploy, "RequestBurst=8")
-    assert (code, printed.splitlines()[0]) == (0, "Updating stack set")
-    assert parameters(engine, "set") == {
-        "RequestsPerSecond": "200",
-        "RequestBurst": "8",
-        "DeletionProtection": "false",
-        "CountVisits": "true",
-        "LogRetentionInDays": "1",
-    }
+    succeeds(engine, *deploy, "RequestBurst=7", "LogRetentionInDays=1")
+    assert succeeds(engine, *deploy)[0] == "Stack set is up to date"
+    assert "Updating stack set" in succeeds(engine, *deploy, "RequestBurst=8")
+    defaults = {name: str(each["Default"]) for name, each in template["Parameters"].items()}
+    assert parameters(engine, "set") == defaults | {"RequestBurst": "8", "LogRetentionInDays": "1"}
     # A template that knows a parameter less, and one more.
-    other = TEMPLATE.read_text().replace("LogRetentionInDays", "DaysOfLog")
-    (tmp_path / "handler").symlink_to(ROOT / "handler")
-    (tmp_path / "other.yml").write_text(other)
-    code, printed = script(engine, *deploy, "--template", tmp_path / "other.yml")
-    assert code == 0, printed
+    succeeds(engine, *deploy, "--template", altered(("LogRetentionInDays", "DaysOfLog")))
     assert parameters(engine, "set")["DaysOfLog"] == "30"
     assert parameters(engine, "set")["RequestBurst"] == "8"
-    script(engine, "teardown", "--stack", "set")
 
 
-def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, tmp_path):
-    broken = TEMPLATE.read_text().replace(
-        "\nOutputs:", "\n Broken:\n  Type: AWS::Lambda::EventInvokeConfig\n  Properties: {}\n\nOutputs:"
+def test_an_update_is_shown_before_it_is_done(engine, altered):
+    succeeds(engine, "deploy", "--stack", "shown")
+    template = altered(("StageName: prod", "StageName: prod\n   Description: x"), resources="""
+ Queue:
+  Type: AWS::SQS::Queue
+""")
+    lines = succeeds(engine, "deploy", "--stack", "shown", "--template", template, "CountVisits=false")
+    done = lines.index("Updating stack shown")
+    assert lines[0] == "Changes of stack shown:"
+    assert "  changed          Function (AWS::Lambda::Function)" in lines[:done]
+    assert "  added            Queue (AWS::SQS::Queue)" in lines[:done]
+    assert "  may be replaced  Stage (AWS::ApiGateway::Stage)" in lines[:done]
+    assert "  UPDATE_COMPLETE  shown" in lines[done:]
+    lines = succeeds(engine, "deploy", "--stack", "shown", "CountVisits=true")
+    assert "  removed          Queue (AWS::SQS::Queue)" in lines[: lines.index("Updating stack shown")]
+    assert change_sets(engine, "shown") == []
+
+
+def test_a_change_of_outputs_only_is_made(engine, altered):
+    succeeds(engine, "deploy", "--stack", "said")
+    template = altered(("Outputs:\n", "Outputs:\n Version: {Description: x, Value: '7'}\n"))
+    assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == "Updating stack said"
+    assert outputs(engine, "said")["Version"] == "7"
+    assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == "Stack said is up to date"
+    assert change_sets(engine, "said") == []
+
+
+def test_what_costs_the_links_or_the_url_is_not_done_unasked(engine, altered, tmp_path):
+    succeeds(engine, "deploy", "--stack", "dear")
+    before = resource_ids(engine, "dear")
+    with http_api(engine, outputs(engine, "dear")["APIUrl"]) as api:
+        api.post("https://www.google.com")
+    renamed = [("!Ref Api", "!Ref Other"), ("!GetAtt Api.", "!GetAtt Other."), ("${Api}", "${Other}")]
+    other_api = altered((" Api:\n", " Other:\n"), *renamed)
+    code, printed = script(engine, "deploy", "--stack", "dear", "--template", other_api)
+    assert (code, printed.splitlines()[-2:]) == (1, [
+        "Api is removed: the URL of now then leads nowhere.",
+        "Nothing is changed. To have it so, say YES=1, as in: make deploy STACK=dear YES=1",
+    ])
+    template = altered(RENAMED)
+    code, printed = script(engine, "deploy", "--stack", "dear", "--template", template)
+    assert code == 1
+    assert "  REPLACED         Table (AWS::DynamoDB::Table)" in printed
+    sentence = f"Table is replaced: the API then has none of the links in {before['Table']}; they stay there."
+    assert sentence in printed
+    assert (resource_ids(engine, "dear"), change_sets(engine, "dear")) == (before, [])
+
+    code, printed = make(engine, "deploy", "STACK=dear", "YES=1", f"TEMPLATE={template}")
+    assert (code, sentence in printed) == (0, True), printed
+    assert resource_ids(engine, "dear")["Table"] == "dear-new"
+    # The old table is in no list of the stack's resources any more.
+    lines = succeeds(engine, "teardown", "--stack", "dear", folder=tmp_path)
+    assert lines[-3:-1] == ["Left of stack dear:", f"  AWS::DynamoDB::Table     {before['Table']}"]
+
+
+def test_at_a_terminal_it_asks(engine, altered, tmp_path):
+    succeeds(engine, "deploy", "--stack", "asked")
+    before, template = resource_ids(engine, "asked"), altered(RENAMED)
+
+    def asked(answer):
+        """Answer the question; None is Ctrl-C. Return the exit code and what was printed."""
+        ours, its = pty.openpty()
+        command = stack_py("deploy", "--stack", "asked", "--template", template)
+        program = Program(command, tmp_path, engine.settings, stdin=its, cwd=ROOT)
+        program.until("Type the stack's name to go on: ")
+        program.stop() if answer is None else os.write(ours, answer)
+        program.process.wait(60)
+        os.close(ours)
+        os.close(its)
+        return program.process.returncode, program.printed
+
+    for answer in (b"yes\n", b"\x04", None):  # \x04 is Ctrl-D
+        code, printed = asked(answer)
+        assert (code, printed.endswith("\nNothing is changed.\n")) == (1, True), printed
+        assert (resource_ids(engine, "asked"), change_sets(engine, "asked")) == (before, [])
+    code, printed = asked(b"asked\n")
+    assert (code, resource_ids(engine, "asked")["Table"]) == (0, "asked-new"), printed
+
+
+def test_changes_of_all_pages_are_shown(monkeypatch):
+    """The local engine has all changes in one page, and makes a change set at once."""
+    client = boto3.client("cloudformation", region_name="us-east-1")
+    change = {"Type": "Resource", "ResourceChange": {"Action": "Add", "LogicalResourceId": "A"}}
+    answers = iter([
+        {"Status": "CREATE_PENDING", "Changes": []},
+        {"Status": "CREATE_COMPLETE", "Changes": [change] * 2, "NextToken": "more"},
+        {"Status": "CREATE_COMPLETE", "Changes": [change]},
+    ])
+    monkeypatch.setattr(client, "describe_change_set", lambda **_: next(answers))
+    monkeypatch.setattr(stack, "pause", lambda _: None)
+    status, _, changes = stack.review(client, {"StackName": "a", "ChangeSetName": "b"})
+    assert (status, len(changes)) == ("CREATE_COMPLETE", 3)
+
+
+# --- What fails
+
+
+def test_a_deployment_that_fails_names_the_cause_and_can_be_repeated(engine, altered):
+    broken = altered(resources=BROKEN)
+    cause = "What failed first is Broken (AWS::Lambda::EventInvokeConfig): Lambda function not found."
+    code, printed = script(engine, "deploy", "--stack", "again", "--template", broken)
+    assert (code, printed.splitlines()[-2:]) == (
+        1,
+        ["Stack again is in status ROLLBACK_COMPLETE. What it had made is deleted again.", cause],
     )
-    (tmp_path / "broken.yml").write_text(broken)
-    code, printed = script(engine, "deploy", "--stack", "again", "--template", tmp_path / "broken.yml")
+    lines = succeeds(engine, "deploy", "--stack", "again")
+    assert lines[0] == "What a failed creation left of stack again is deleted first."
+    code, printed = script(engine, "deploy", "--stack", "again", "--template", broken)
+    assert (code, printed.splitlines()[-2:]) == (
+        1,
+        ["Stack again is in status UPDATE_ROLLBACK_COMPLETE. All is as it was before.", cause],
+    )
+    assert f"What failed  {cause.split(' is ')[1]}" in succeeds(engine, "status", "--stack", "again")
+    lines = succeeds(engine, "deploy", "--stack", "again")
+    assert (lines[0], "curl" in lines[-2]) == ("Stack again is up to date", True)
+    assert change_sets(engine, "again") == []
+
+
+def test_what_a_validation_finds_is_the_cause(engine, altered):
+    profile = "\n Sign:\n  Type: AWS::Signer::SigningProfile\n  Properties: {PlatformId: none}\n"
+    template = altered(resources=profile)
+    code, printed = script(engine, "deploy", "--stack", "invalid", "--template", template)
     assert code == 1
-    assert re.search(r"^Stack again is in status ROLLBACK_COMPLETE\. Broken: \S", printed, re.M), printed
-    assert "Traceback" not in printed
-    code, printed = script(engine, "deploy", "--stack", "again")
-    assert code == 0, printed
-    assert "What a failed creation left of stack again is deleted first." in printed
-    code, printed = script(engine, "deploy", "--stack", "again", "--template", tmp_path / "broken.yml")
-    assert code == 1
-    assert "Stack again is in status UPDATE_ROLLBACK_COMPLETE. Broken: " in printed
-    code, printed = script(engine, "deploy", "--stack", "again")
-    assert (code, "Stack again is up to date" in printed, "curl" in printed) == (0, True, True), printed
-    script(engine, "teardown", "--stack", "again")
+    assert "\nWhat failed first is Sign (AWS::Signer::SigningProfile): none is not a valid enum value." in printed
 
 
-def test_a_protected_table_is_not_torn_down(engine):
-    code, printed = script(engine, "deploy", "--stack", "kept", "DeletionProtection=true")
-    assert code == 0, printed
-    with http_api(engine, outputs(engine, "kept")["APIUrl"]) as api:
-        record = api.post("https://www.google.com")
-        code, printed = script(engine, "teardown", "--stack", "kept")
-        assert (code, printed.splitlines()[0]) == (
-            1,
-            "Table of stack kept is protected from deletion. To delete it all the same:",
-        )
-        assert api.all() == [record]
-    mend = re.search(r'^  make deploy STACK=kept PARAMETERS="(\S+)" && make teardown STACK=kept$', printed, re.M)
-    assert script(engine, "deploy", "--stack", "kept", mend[1])[0] == 0
-    code, printed = script(engine, "teardown", "--stack", "kept")
-    assert code == 0, printed
+@pytest.mark.parametrize(
+    "reason, words",
+    [
+        ("No.", "No."),
+        (
+            'Resource handler returned message: "Role is invalid (Service: Lambda, Status Code: 400, Request ID: 6)'
+            ' (SDK Attempt Count: 1)" (RequestToken: 7, HandlerErrorCode: InvalidRequest)',
+            "Role is invalid.",
+        ),
+    ],
+)
+def test_the_cause_is_what_failed_first_by_itself(reason, words):
+    """As AWS tells it: all that was under way is cancelled, and what is undone may fail too."""
+    told = [
+        ("Table", "CREATE_IN_PROGRESS", ""),
+        ("LogGroup", "CREATE_FAILED", "Resource creation cancelled"),
+        ("Api", "UPDATE_FAILED", "Resource update cancelled"),
+        ("Role", "CREATE_FAILED", reason),
+        ("apidb", "ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create: [LogGroup, Role]."),
+        ("Table", "DELETE_FAILED", "Table is being created"),
+        ("apidb", "ROLLBACK_FAILED", "The following resource(s) failed to delete: [Table]."),
+    ]
+    names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+    past = [dict(zip(names, event), ResourceType="AWS::Some::Thing") for event in told]
+    assert stack.cause_of(None, past) == f"Role (AWS::Some::Thing): {words}"
 
 
-def test_a_stack_whose_table_somebody_deleted_is_torn_down(engine):
-    script(engine, "deploy", "--stack", "bare")
-    table = resource_ids(engine, "bare")["Table"]
-    # The engine takes the parameter's text, "false", for protected.
-    aws(engine, *f"dynamodb update-table --table-name {table} --no-deletion-protection-enabled".split())
-    aws(engine, *f"dynamodb delete-table --table-name {table}".split())
-    code, printed = script(engine, "teardown", "--stack", "bare")
-    assert (code, printed.splitlines()[-1]) == (0, "Stack bare is gone.")
+def stuck(engine, altered, status):
+    """Bring a stack, which it returns the name of, into a status from which no update goes."""
+    name = status.replace("_", "").lower()
+
+    def by_hand(action, template, *more):
+        given = f"--stack-name {name} --capabilities CAPABILITY_NAMED_IAM --template-body file://{template}"
+        aws(engine, "cloudformation", action, *given.split(), *more)
+
+    if status == "CREATE_FAILED":
+        by_hand("create-stack", altered(resources=BROKEN), "--disable-rollback")
+    elif status == "REVIEW_IN_PROGRESS":
+        by_hand("create-change-set", TEMPLATE, *"--change-set-type CREATE --change-set-name a".split())
+    elif status == "UPDATE_IN_PROGRESS":
+        succeeds(engine, "deploy", "--stack", name)
+        by_hand("update-stack", altered(resources=WAITER))
+    elif status == "UPDATE_FAILED":
+        succeeds(engine, "deploy", "--stack", name)
+        by_hand("update-stack", altered(resources=BROKEN), "--disable-rollback")
+    elif status == "UPDATE_ROLLBACK_FAILED":
+        guarded = altered(resources=GUARD % ("Update", 0), without_code=True)
+        failing = altered(resources=GUARD % ("never", 0) + BROKEN + "  DependsOn: Guard\n", without_code=True)
+        succeeds(engine, "deploy", "--stack", name, "--template", guarded)
+        code, printed = script(engine, "deploy", "--stack", name, "--template", failing)
+        assert (code, "What failed first is Broken" in printed) == (1, True), printed
+    elif status == "DELETE_FAILED":
+        guarded = altered(resources=GUARD % ("Delete", 0), without_code=True)
+        succeeds(engine, "deploy", "--stack", name, "--template", guarded)
+        code, printed = script(engine, "teardown", "--stack", name, "--no-export")
+        assert code == 1
+        assert "What failed first is Guard (Custom::Guard): The guard says no.\n" in printed
+        # Lambda has made a log group of its own for the guardian, which has no LoggingConfig.
+        group = rf"  AWS::Logs::LogGroup      /aws/lambda/{name}-Guardian\S*\n"
+        assert re.search(rf"\nLeft of stack {name}:\n{group}  Custom::Guard            guard\n", printed), printed
+    if not status.endswith("_IN_PROGRESS"):
+        assert settled(engine, name)["StackStatus"] == status
+    return name
 
 
-@pytest.mark.parametrize("action", ["deploy", "teardown"])
+@pytest.mark.parametrize(
+    "status, sentence",
+    [
+        ("CREATE_FAILED", r"Delete that: make teardown STACK={0}"),
+        ("REVIEW_IN_PROGRESS", r"Delete it: make teardown STACK={0}"),
+        ("UPDATE_FAILED", r"Undo it: aws cloudformation rollback-stack --stack-name {0}"),
+        ("UPDATE_ROLLBACK_FAILED", r"go on: aws cloudformation continue-update-rollback --stack-name {0}"),
+        ("DELETE_FAILED", r"go on: make teardown STACK={0}"),
+    ],
+)
+def test_a_stack_that_is_stuck_comes_with_a_way_out(engine, altered, status, sentence):
+    name = stuck(engine, altered, status)
+    code, printed = script(engine, "deploy", "--stack", name)
+    assert (code, printed.startswith(f"Stack {name} is in status {status}. ")) == (1, True), printed
+    sentence = sentence.format(name)
+    assert printed.endswith(sentence + "\n")
+    assert f"Status       {status}" in succeeds(engine, "status", "--stack", name)
+    if status == "UPDATE_ROLLBACK_FAILED":
+        aws(engine, *f"{sentence.split('aws ')[1]} --resources-to-skip Guard".split())
+    elif "aws " in sentence:
+        aws(engine, *sentence.split("aws ")[1].split())
+    if status == "DELETE_FAILED":
+        aws(engine, *f"cloudformation delete-stack --stack-name {name} --deletion-mode FORCE_DELETE_STACK".split())
+    elif "aws " in sentence:
+        while not settled(engine, name)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE":
+            pass
+        assert "Updating" in "".join(succeeds(engine, "deploy", "--stack", name, "CountVisits=false"))
+    else:
+        succeeds(engine, "teardown", "--stack", name)
+
+
+def test_a_stack_that_is_being_changed_is_left_alone(engine, altered):
+    name = stuck(engine, altered, "UPDATE_IN_PROGRESS")
+    sentence = (
+        f"Stack {name} is being changed, and in status UPDATE_IN_PROGRESS."
+        f" Wait for the end of that: make status STACK={name}\n"
+    )
+    assert script(engine, "deploy", "--stack", name) == (1, sentence)
+    assert script(engine, "teardown", "--stack", name) == (1, sentence)
+    signalled(engine, name)
+    assert settled(engine, name)["StackStatus"] == "UPDATE_COMPLETE"
+    succeeds(engine, "teardown", "--stack", name, "--no-export")
+
+
+def signalled(engine, name):
+    """Let a stack that waits for a signal go on."""
+    command = "cloudformation signal-resource --logical-resource-id Waiter --unique-id a --status SUCCESS"
+    aws(engine, *f"{command} --stack-name {name}".split())
+
+
+@pytest.mark.parametrize("action", ["deploy", "teardown", "status", "logs"])
 def test_who_has_no_settings_of_aws_is_told(engine, action):
     unset = {key: value for key, value in engine.settings.items() if key != "AWS_DEFAULT_REGION"}
     code, printed = script(engine._replace(settings=unset), action)
     assert code == 1
     assert printed.endswith(" Set AWS_PROFILE, or AWS_REGION and credentials, or run: aws configure\n")
+
+
+@pytest.mark.parametrize("action", ["teardown", "status", "logs"])
+def test_a_stack_that_is_not_there_is_named(engine, action):
+    assert script(engine, action, "--stack", "nowhere") == (1, "There is no stack nowhere in us-east-1.\n")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +456,7 @@ def test_who_has_no_settings_of_aws_is_told(engine, action):
         (["deploy", "LogRetentionInDays=2"], "LogRetentionInDays"),
         (["deploy", "LogRetentionInDays"], "NAME=VALUE, not by LogRetentionInDays"),
         (["deploy", "--template", "nowhere.yml"], "nowhere.yml"),
+        (["deploy", "--template", "requirements.in"], "Template"),
     ],
 )
 def test_a_deployment_that_is_refused_says_why(engine, arguments, sentence):
@@ -161,58 +471,362 @@ def test_a_template_that_is_too_large_is_not_sent(engine, tmp_path):
     assert (code, printed) == (1, f"{large} has more than the 51,200 bytes that CloudFormation takes.\n")
 
 
+# --- The deployment of the API
+
+
+def deployment(engine, name):
+    (found,) = [logical for logical in resource_ids(engine, name) if logical.startswith("Deployment")]
+    return found
+
+
+def test_a_parameter_that_changes_is_published(engine):
+    (committed,) = set(re.findall(r"Deployment[0-9a-f]{10}", TEMPLATE.read_text()))
+    succeeds(engine, "deploy", "--stack", "published")
+    assert deployment(engine, "published") == committed
+    lines = succeeds(engine, "deploy", "--stack", "published", "CountVisits=false")
+    changed = deployment(engine, "published")
+    assert changed != committed
+    assert f"  added            {changed} (AWS::ApiGateway::Deployment)" in lines
+    for given in ([], ["CountVisits=false"]):  # the value that was kept, and the same one again
+        assert succeeds(engine, "deploy", "--stack", "published", *given)[0] == "Stack published is up to date"
+    succeeds(engine, "deploy", "--stack", "published", "CountVisits=true")
+    assert deployment(engine, "published") == committed
+
+
+def test_each_of_several_deployments_gets_its_name(altered):
+    name = re.search(r"Deployment[0-9a-f]{10}", TEMPLATE.read_text())[0]
+    digits = name[-10:]
+    other = f"\n DeploymentKey{digits}:\n  Type: AWS::ApiGateway::Deployment\n  Properties: {{}}\n"
+    text = altered((name, f"DeploymentOpen{digits}"), resources=other).read_text()
+    assert embed.with_deployment(text) == text
+    changed = embed.with_deployment(text, {"Access": "key"})
+    (other,) = set(re.findall(r"Deployment(?:Open|Key)([0-9a-f]{10})", changed))
+    assert (other != digits, changed.replace(other, digits)) == (True, text)
+    assert embed.with_deployment(changed) == text
+    assert embed.with_deployment(text, {"Access": "read"}) not in (text, changed)
+
+
+# --- make teardown
+
+
+def test_teardown_leaves_a_file_that_imports_again(engine, tmp_path):
+    succeeds(engine, "deploy", "--stack", "moved")
+    with http_api(engine, outputs(engine, "moved")["APIUrl"]) as api:
+        api.post("https://www.google.com", tags=["a"], notes="b")
+        api("PUT", "/link/short", {"link": "https://docs.aws.amazon.com/", "title": "\u00e4"})
+        records = api.all()
+    lines = succeeds(engine, "teardown", "--stack", "moved", folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert re.fullmatch(r"links-moved-\d{8}T\d{6}Z\.jsonl", path.name)
+    assert lines[0] == f"{path.name} has the links, 2; they come back by: make import FILE={path.name} API=URL"
+    assert lines[1] == "Deleting stack moved"
+
+    succeeds(engine, "deploy", "--stack", "moved")
+    with http_api(engine, outputs(engine, "moved")["APIUrl"]) as api:
+        url = f"http://{api.host}/prod/link"
+        code, printed = make(engine, "import", f"FILE={path}", f"API={url}")
+        assert (code, "2 added" in printed) == (0, True), printed
+        assert api.all() == [each | {"updated_at": now["updated_at"]} for each, now in zip(records, api.all())]
+    assert make(engine, "teardown", "STACK=moved", "EXPORT=no")[0] == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_table_leaves_no_file(engine, tmp_path):
+    succeeds(engine, "deploy", "--stack", "empty")
+    assert succeeds(engine, "teardown", "--stack", "empty", folder=tmp_path)[0] == "There are no links to export."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
+    succeeds(engine, "deploy", "--stack", "full")
+    with http_api(engine, outputs(engine, "full")["APIUrl"]) as api:
+        record = api.post("https://www.google.com")
+        # No file may have a byte, as on a full disk.
+        no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
+        code, printed = run(engine, [*no_room, *stack_py("teardown", "--stack", "full")], tmp_path)
+        first, second = printed.splitlines()
+        assert (code, first.startswith("The links could not be exported, so nothing is deleted: ")) == (1, True)
+        assert second == "To delete them without an export: make teardown STACK=full EXPORT=no"
+        assert api.all() == [record]
+    lines = succeeds(engine, "teardown", "--stack", "full", "--no-export", folder=tmp_path)
+    assert lines[0] == "Deleting stack full"
+
+
+def test_a_protected_table_is_not_torn_down(engine):
+    succeeds(engine, "deploy", "--stack", "kept", "DeletionProtection=true")
+    with http_api(engine, outputs(engine, "kept")["APIUrl"]) as api:
+        record = api.post("https://www.google.com")
+        code, printed = script(engine, "teardown", "--stack", "kept")
+        assert (code, printed.splitlines()[0]) == (
+            1,
+            "Table of stack kept is protected from deletion. To delete it all the same:",
+        )
+        assert api.all() == [record]
+    mend = re.search(r'^  make deploy STACK=kept PARAMETERS="(\S+)" && make teardown STACK=kept$', printed, re.M)
+    succeeds(engine, "deploy", "--stack", "kept", mend[1])
+
+
+def test_a_stack_whose_table_somebody_deleted_is_torn_down(engine):
+    succeeds(engine, "deploy", "--stack", "bare")
+    drop_table(engine, "bare")
+    assert succeeds(engine, "teardown", "--stack", "bare")[-1] == "Nothing is left of stack bare."
+
+
+def drop_table(engine, name):
+    table = resource_ids(engine, name)["Table"]
+    # The engine takes the parameter's text, "false", for protected.
+    aws(engine, *f"dynamodb update-table --table-name {table} --no-deletion-protection-enabled".split())
+    aws(engine, *f"dynamodb delete-table --table-name {table}".split())
+
+
+def test_what_is_left_is_listed(engine, altered):
+    template = altered(("DeletionPolicy: Delete\n  UpdateReplacePolicy: Delete", "DeletionPolicy: Retain"))
+    succeeds(engine, "deploy", "--stack", "rest", "--template", template)
+    ids = resource_ids(engine, "rest")
+    own = f"/aws/lambda/{ids['Function']}"  # which Lambda makes without LoggingConfig
+    aws(engine, "logs", "create-log-group", "--log-group-name", own)
+    lines = succeeds(engine, "teardown", "--stack", "rest", "--no-export")
+    left = sorted(f"  AWS::Logs::LogGroup      {group}" for group in (own, ids["LogGroup"]))
+    assert lines[-4:-1] == ["Left of stack rest:", *left]
+    for group in (own, ids["LogGroup"]):
+        aws(engine, "logs", "delete-log-group", "--log-group-name", group)
+
+
+def test_each_kind_of_resource_is_looked_for_or_part_of_one(template):
+    parts = "Method Resource Deployment Stage GatewayResponse RequestValidator Model UsagePlanKey".split()
+    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
+    assert {each["Type"] for each in template["Resources"].values()} <= stack.LOOKUPS.keys() | parts
+
+
+@pytest.mark.parametrize("name", stack.LOOKUPS)
+def test_what_is_not_there_is_not_found(engine, monkeypatch, name):
+    for key, value in engine.settings.items():
+        monkeypatch.setenv(key, value)
+    assert not stack.is_there(name, "nothing")
+
+
+# --- Ctrl-C
+
+
+GOES_ON = """
+CloudFormation goes on without being watched. See how far it is with:
+  make status STACK={0}
+  aws cloudformation describe-stack-events --stack-name {0}
+"""
+
+
+def interrupted(engine, folder, text, *arguments):
+    """Run scripts/stack.py and send it Ctrl-C when it has printed this text; return what it printed."""
+    run = Program(stack_py(*arguments), folder, engine.settings, cwd=ROOT).until(text)
+    run.stop()
+    assert run.process.returncode == 1
+    assert "Traceback" not in run.printed
+    return run.printed
+
+
+def test_ctrl_c_leaves_a_deployment_to_cloudformation(engine, altered, tmp_path):
+    waits = altered(resources=WAITER)
+    deploy = ["deploy", "--stack", "left", "--template", waits]
+    assert interrupted(engine, tmp_path, "CREATE_COMPLETE  Api", *deploy).endswith(GOES_ON.format("left"))
+    assert "Status       CREATE_IN_PROGRESS" in succeeds(engine, "status", "--stack", "left")
+    signalled(engine, "left")
+    assert settled(engine, "left")["StackStatus"] == "CREATE_COMPLETE"
+
+    succeeds(engine, "deploy", "--stack", "left")
+    assert interrupted(engine, tmp_path, "UPDATE_COMPLETE  Api", *deploy).endswith(GOES_ON.format("left"))
+    assert "Status       UPDATE_IN_PROGRESS" in succeeds(engine, "status", "--stack", "left")
+    signalled(engine, "left")
+    assert settled(engine, "left")["StackStatus"] == "UPDATE_COMPLETE"
+    assert change_sets(engine, "left") == []
+
+
+def test_ctrl_c_leaves_a_deletion_to_cloudformation(engine, altered, tmp_path):
+    template = altered(resources=GUARD % ("never", 5), without_code=True)
+    succeeds(engine, "deploy", "--stack", "going", "--template", template)
+    stack_id = settled(engine, "going")["StackId"]
+    teardown = ["teardown", "--stack", "going", "--no-export"]
+    assert interrupted(engine, tmp_path, "Deleting stack going", *teardown).endswith(GOES_ON.format("going"))
+    assert "Status       DELETE_IN_PROGRESS" in succeeds(engine, "status", "--stack", "going")
+    while settled(engine, stack_id)["StackStatus"] == "DELETE_IN_PROGRESS":
+        pass
+    assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
+    succeeds(engine, "deploy", "--stack", "early")
+    for tenths in (8, 10, 12):  # after its start; any moment will do
+        command = stack_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
+        program = Program(command, tmp_path, engine.settings, cwd=ROOT)
+        time.sleep(tenths / 10)
+        program.stop()
+        assert "StackError" not in program.printed
+        settled(engine, "early")
+        assert change_sets(engine, "early") == [], program.printed
+
+
+# --- make status and make logs
+
+
+def test_status_says_how_the_stack_is(engine, altered):
+    more = " Version: {Description: x, Value: '7'}\n Access: {Description: x, Value: 'open: all'}\n"
+    template = altered(("Outputs:\n", f"Outputs:\n{more}"))
+    succeeds(engine, "deploy", "--stack", "seen", "--template", template)
+    url = stack.reachable(outputs(engine, "seen")["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
+    with http_api(engine, outputs(engine, "seen")["APIUrl"]) as api:
+        api.post("https://www.google.com")
+        api.post("https://expired.example", expires_at="2099-01-01T00:00:00Z")
+        code, printed = make(engine, "status", "STACK=seen")
+        assert code == 0, printed
+        time_of = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        expected = (
+            f"Stack        seen, in us-east-1\nStatus       CREATE_COMPLETE\nLast did     create, at {time_of}\n"
+            f"Until        CREATE_COMPLETE of seen, at {time_of}\nAPI          {re.escape(url)}\n"
+            f"Page         {re.escape(url.removesuffix('link'))}\nVersion      7\nAccess       open: all\n"
+            "Links        2\nErrors       none in the last 24 hours\n"
+        )
+        assert re.fullmatch(expected, printed), printed
+        drop_table(engine, "seen")
+        answer = api("GET", "/link/a")
+        assert answer.status_code == 500
+    lines = succeeds(engine, "status", "--stack", "seen")
+    assert lines[-2:-1] == [""]
+    assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  botocore.errorfactory.Res" in lines[-1]
+    succeeds(engine, "teardown", "--stack", "seen")
+
+
+def test_many_links_are_counted_about(engine, monkeypatch):
+    for key, value in engine.settings.items():
+        monkeypatch.setenv(key, value)
+    succeeds(engine, "deploy", "--stack", "many")
+    name = resource_ids(engine, "many")["Table"]
+    client = boto3.client("dynamodb")
+
+    def put(number, **more):
+        item = {"link_id": {"S": f"{number}"}, "link": {"S": "-"}, "notes": {"S": "x" * 390_000}, **more}
+        client.put_item(TableName=name, Item=item)
+
+    def count():
+        return stack.count_of(client.describe_table(TableName=name)["Table"])
+
+    put(0, expires_at={"N": "1"})
+    for number in range(1, 6):
+        put(number)
+    assert count() == "5", "what has expired is no link"
+    for number in range(6, 40):
+        put(number)
+    assert re.fullmatch("about (39|40), as DynamoDB counted up to six hours ago", count())
+    succeeds(engine, "teardown", "--stack", "many", "--no-export")
+
+
+def test_logs_follow_the_log(engine, tmp_path):
+    succeeds(engine, "deploy", "--stack", "told")
+    with http_api(engine, outputs(engine, "told")["APIUrl"]) as api:
+        first = api("GET", "/link/a").json()["Reference"]
+        log = Program(["make", "logs", "STACK=told"], tmp_path, engine.settings, cwd=ROOT).until(first)
+        second = api("GET", "/link/b").json()["Reference"]
+        log.until(second).stop()
+    assert log.printed.count(first) == log.printed.count(second) == 1
+    assert "Traceback" not in log.printed
+    succeeds(engine, "teardown", "--stack", "told", "--no-export")
+
+
+# --- What an Access asks for
+
+
+def access(words):
+    """Return what gives the template an output Access."""
+    return "Outputs:\n", f"Outputs:\n Access: {{Description: x, Value: {words}}}\n"
+
+
+KEYED = ("Outputs:\n", "Outputs:\n ApiKeyId: {Description: x, Value: !Ref Key}\n")
+KEY = """
+ Key:
+  Type: AWS::ApiGateway::ApiKey
+  Properties: {Enabled: true}
+"""
+
+
+def test_the_commands_carry_the_key_which_is_not_printed(engine, altered, curl):
+    template = altered(access("'key: who has it'"), KEYED, resources=KEY)
+    lines = succeeds(engine, "deploy", "--stack", "keyed", "--template", template)
+    printed = "\n".join(lines)
+    key_id = outputs(engine, "keyed")["ApiKeyId"]
+    key = aws(engine, *f"apigateway get-api-key --api-key {key_id} --include-value".split())["value"]
+    assert key not in printed
+    commands = re.findall("^  (.*(?:curl|aws) .*)$", printed, re.M)
+    shown, export, post, get = commands
+    # Another shell, that has other settings of AWS or none.
+    shell = {name: value for name, value in engine.settings.items() if not name.startswith("AWS_")}
+
+    def typed(command):
+        done = subprocess.run(command, shell=True, env=shell, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert typed(shown) == key + "\n"
+    assert export == f"export APIDB_KEY=$({shown})"
+    assert typed(f"{export}; echo $APIDB_KEY") == key + "\n"
+    assert all(' -H "x-api-key: $APIDB_KEY" ' in command for command in (post, get))
+    assert json.loads(typed(f"{export}; {post}"))["link"] == "https://www.google.com"
+    assert len(json.loads(typed(f"{export}; {get}"))) == 1
+    succeeds(engine, "teardown", "--stack", "keyed", "--no-export")
+
+
+def test_on_aws_the_key_is_read_with_the_settings_of_the_owner(monkeypatch, capsys):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    url = "https://a.execute-api.eu-west-1.amazonaws.com/prod/link"
+    stack.show({"APIUrl": url, "Access": "key: x", "ApiKeyId": "k1"})
+    command = "aws apigateway get-api-key --api-key k1 --include-value --query value --output text"
+    printed = capsys.readouterr().out
+    assert f"\n  {command}\n" in printed
+    assert f"""  export APIDB_KEY=$({command})\n  curl -X POST -H "x-api-key: $APIDB_KEY" -d """ in printed
+    assert f"""\n  curl -H "x-api-key: $APIDB_KEY" {url}\n""" in printed
+    stack.show({"APIUrl": url, "Access": "read: x", "ApiKeyId": "k1"})
+    printed = capsys.readouterr().out
+    assert 'curl -X POST -H "x-api-key: $APIDB_KEY" -d ' in printed
+    assert f"\n  curl {url}\n" in printed
+    stack.show({"APIUrl": url, "Access": "iam: x"})
+    sign = '--aws-sigv4 "aws:amz:eu-west-1:execute-api" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"'
+    assert f"\n  curl {sign} {url}\n" in capsys.readouterr().out
+
+
+def test_with_iam_the_commands_are_signed(engine, altered, curl):
+    template = altered(access("'iam: who may'"), ("AuthorizationType: NONE", "AuthorizationType: AWS_IAM"))
+    lines = succeeds(engine, "deploy", "--stack", "signed", "--template", template)
+    post, get = [line.strip() for line in lines if line.startswith("  curl")]
+    for command in (post, get):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+        assert "https://www.google.com" in done.stdout
+        unsigned = re.sub(' --aws-sigv4 "[^"]*" --user "[^"]*"', "", command)
+        assert "Error" in subprocess.run(unsigned, shell=True, capture_output=True, text=True, check=True).stdout
+    succeeds(engine, "teardown", "--stack", "signed", "--no-export")
+
+
 # --- make run
 
 
-class Run:
+class Run(Program):
     """A `make run` in a folder and on a port of its own."""
 
-    def __init__(self, folder, port):
-        self.folder = folder
-        self.port = port
+    def __init__(self, folder, port, *arguments):
+        self.folder, self.port = folder, port
         (folder / "tmp").mkdir(exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         # What a user's shell may hold must not matter.
         environment |= {"AWS_PROFILE": "nobody", "TMPDIR": str(folder / "tmp"), "http_proxy": "http://127.0.0.1:1"}
-        with (folder / "output").open("w") as output:
-            self.process = subprocess.Popen(
-                ["make", "run", f"PORT={port}", f"STATE={folder}/state"],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def printed(self):
-        return (self.folder / "output").read_text()
-
-    def until(self, text):
-        """Wait until it has printed this."""
-        while text not in self.printed:
-            assert self.process.poll() is None, self.printed
-            time.sleep(0.05)
-        return self
-
-    def stop(self, number=signal.SIGINT):
-        """Send it, and what it started, the signal of Ctrl-C; wait for its end."""
-        os.killpg(self.process.pid, number)
-        self.process.wait(60)
-
-    @property
-    def commands(self):
-        return re.findall(r"^  (curl .*)$", self.printed, re.M)
+        command = ["make", "run", f"PORT={port}", f"STATE={folder}/state", *arguments]
+        super().__init__(command, folder, environment, cwd=ROOT)
 
 
 @pytest.fixture
 def runs(tmp_path):
     started = []
 
-    def run(name="here", port=None):
+    def run(name="here", port=None, arguments=()):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        started.append(Run(folder, port or free_port()))
+        started.append(Run(folder, port or free_port(), *arguments))
         return started[-1]
 
     yield run
@@ -272,3 +886,18 @@ def test_run_refuses_a_port_that_is_none(runs, port):
     refused = runs(port=port)
     assert refused.process.wait(60) != 0
     assert f"A port is a number from 1 to 65535, not {port}." in refused.printed
+
+
+def test_run_sets_the_access(runs, altered, curl):
+    """The key of a run works as printed, and the next run keeps the access."""
+    parameter = ("\nParameters:\n", "\nParameters:\n Access: {Type: String, Default: open}\n")
+    template = altered(parameter, access("!Ref Access"), KEYED, resources=KEY)
+    run = runs(arguments=["ACCESS=key", f"TEMPLATE={template}"]).until("Ctrl-C stops it.")
+    (export,) = re.findall("^  (export .*)$", run.printed, re.M)
+    post, get = run.commands
+    done = subprocess.run(f"{export}; {post}", shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["link"] == "https://www.google.com"
+    run.stop()
+    again = runs(port=run.port, arguments=[f"TEMPLATE={template}"]).until("Ctrl-C stops it.")
+    assert "Stack apidb is up to date" in again.printed
+    again.stop()
