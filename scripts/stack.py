@@ -1,7 +1,7 @@
 """Deploy a single-file stack with CloudFormation, look at it, or tear it down; show each resource on the way.
 
 Account, region and endpoint are the usual settings of the AWS SDKs
-(AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL ...), so the same commands work on
+(AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL ...), so the same commands work on
 AWS and on a local engine.
 """
 
@@ -43,8 +43,10 @@ LOOKUPS = {
     "AWS::ApiGateway::UsagePlan": ("apigateway", "get_usage_plan", "usagePlanId"),
     "AWS::IAM::Role": ("iam", "get_role", "RoleName"),
     "AWS::Lambda::Function": ("lambda", "get_function", "FunctionName"),
+    "AWS::SNS::Topic": ("sns", "get_topic_attributes", "TopicArn"),
+    "AWS::CloudWatch::Alarm": ("cloudwatch", "describe_alarms", "AlarmNames"),
 }
-NOT_THERE = ("NoSuchEntity", "NotFoundException", "ResourceNotFoundException")
+NOT_THERE = ("NoSuchEntity", "NotFound", "NotFoundException", "ResourceNotFoundException")
 
 # What to do about a stack that CloudFormation neither updates nor has a default way out for
 # (CloudFormation User Guide, stack status codes; API reference, ContinueUpdateRollback and RollbackStack).
@@ -500,13 +502,14 @@ def left_of(client, stack_id, had):
 def is_there(kind, physical):
     """Return whether a service has this resource."""
     service, call, argument = LOOKUPS[kind]
+    one = argument != "AlarmNames"  # by which several are asked for, and those listed that are there
     try:
-        getattr(boto3.client(service), call)(**{argument: physical})
+        answer = getattr(boto3.client(service), call)(**{argument: physical if one else [physical]})
     except ClientError as error:
         if error.response["Error"]["Code"] in NOT_THERE:
             return False
         raise
-    return True
+    return one or bool(answer["MetricAlarms"])
 
 
 def show_left(name, left):
@@ -746,7 +749,7 @@ def main():
             sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()
     except (NoRegionError, NoCredentialsError) as error:
-        sys.exit(f"{error} Set AWS_PROFILE, or AWS_REGION and credentials, or run: aws configure")
+        sys.exit(f"{error} Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure")
     except (StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 

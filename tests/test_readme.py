@@ -132,7 +132,7 @@ def test_the_commands_for_aws_are_what_happens(engine):
     shell(engine, create)
     assert settled(engine, "apidb")["StackStatus"] == "CREATE_COMPLETE"
     shell(engine, wait)
-    printed = dict(line.split() for line in shell(engine, describe).splitlines())
+    printed = dict(line.split("\t") for line in shell(engine, describe).splitlines())
     assert printed["PageUrl"] + "link" == printed["APIUrl"]
     assert re.fullmatch(r"https://\S+/prod/link", printed["APIUrl"])
     with http_api(engine, printed["APIUrl"]) as api:
