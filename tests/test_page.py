@@ -1,10 +1,12 @@
 """The page for people, in Chromium: what they see and do, and what of it the API has afterwards."""
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from conftest import aws, http_api, outputs, plain, settled
 from playwright.sync_api import expect
 
 EXAMPLE = "https://example.com/a"
@@ -19,12 +21,26 @@ def context(browser):
 
 
 @pytest.fixture
-def complaints(context):
+def answers():
+    """What the page will ask in prompts, each with the answer to it; None cancels."""
+    yield (left := [])
+    assert left == [], "the page did not ask"
+
+
+@pytest.fixture
+def complaints(context, answers):
     """What the browser complains of in a test; excuse() takes out what was to be expected."""
     found = []
+
+    def asked(prompt):
+        words, answer = answers.pop(0) if answers else ("nothing", None)
+        if words not in prompt.message:
+            found.append(prompt.message)
+        prompt.dismiss() if answer is None else prompt.accept(answer)
+
     context.on("weberror", lambda each: found.append(str(each.error)))
     context.on("console", lambda each: each.type in ("error", "warning") and found.append(each.text))
-    context.on("dialog", lambda each: found.append(each.message) or each.dismiss())
+    context.on("dialog", asked)
     yield found
     assert found == []
 
@@ -495,6 +511,170 @@ def test_the_bookmarklet_is_for_other_pages(page, context):
     page.get_by_role("link", name="Save to Links").click()
     expect(status(page)).to_contain_text("drag Save to Links to your bookmarks bar")
     assert context.pages == [page]
+
+
+# --- The API key
+
+ASKS, WRONG = "The API key of this store:", "This key is wrong."
+
+
+def create_locked_stack(engine, template, folder, name, **method):
+    """Create a stack in which all but the page is asked for with this property of a method; return its APIUrl.
+
+    With ApiKeyRequired its key is the only one of the engine.
+    """
+    changed = plain(template)
+    resources = changed["Resources"]
+    resources["PathsMethod"]["Properties"] |= method
+    words = "API Gateway refused this: $context.error.responseType."
+    body = json.dumps({"Error": words, "Reference": "$context.requestId"})
+    resources["ClientErrors"]["Properties"]["ResponseTemplates"] = {"application/json": body}
+    stages = [{"ApiId": {"Ref": "Api"}, "Stage": {"Ref": "Stage"}}]
+    of_plan = {"KeyId": {"Ref": "Key"}, "KeyType": "API_KEY", "UsagePlanId": {"Ref": "Plan"}}
+    if "ApiKeyRequired" in method:
+        resources["Key"] = {"Type": "AWS::ApiGateway::ApiKey", "Properties": {"Enabled": True}}
+        resources["Plan"] = {"Type": "AWS::ApiGateway::UsagePlan", "Properties": {"ApiStages": stages}}
+        resources["PlanKey"] = {"Type": "AWS::ApiGateway::UsagePlanKey", "Properties": of_plan}
+    file = folder / "template.json"
+    file.write_text(json.dumps(changed))
+    command = f"cloudformation create-stack --stack-name {name} --template-body file://{file}"
+    aws(engine, *command.split(), "--capabilities", "CAPABILITY_NAMED_IAM")
+    assert settled(engine, name)["StackStatus"] == "CREATE_COMPLETE"
+    return outputs(engine, name)["APIUrl"]
+
+
+@pytest.fixture(scope="module")
+def locked(engine, template, tmp_path_factory):
+    """An Api that takes only requests with its `key`, in which there is one link."""
+    url = create_locked_stack(engine, template, tmp_path_factory.mktemp("locked"), "locked", ApiKeyRequired=True)
+    (key,) = aws(engine, "apigateway", "get-api-keys", "--include-values")["items"]
+    with http_api(engine, url) as api:
+        api.key = key["value"]
+        api("PUT", "/link/kept", {"link": EXAMPLE, "title": "Kept"}, {"x-api-key": api.key})
+        yield api
+
+
+@pytest.fixture
+def locked_page(context, complaints, answers, locked):
+    """A page that has asked for the key, and got it."""
+    page = context.new_page()
+    answers.append((ASKS, locked.key))
+    page.goto(f"http://{locked.host}/prod/")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+    return page
+
+
+def test_the_key_is_asked_for_once_and_kept(locked_page, locked):
+    for _ in range(2):
+        locked_page.reload()
+        expect(titles(locked_page)).to_have_text(["Kept"])
+    add(locked_page, Link=f"{EXAMPLE}/more", Title="More", Name="more")
+    saved(locked_page)
+    expect(titles(locked_page)).to_have_text(["More", "Kept"])
+    assert locked("DELETE", "/link/more", headers={"x-api-key": locked.key}).status_code == 204
+
+
+@pytest.mark.parametrize("wrong", ["wrong", "“wrong” …"])
+def test_a_wrong_key_is_asked_for_again(context, complaints, answers, locked, wrong):
+    page = context.new_page()
+    answers += [(ASKS, wrong), (WRONG, wrong), (WRONG, locked.key)]
+    page.goto(f"http://{locked.host}/prod/")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_without_a_key_the_page_says_that_it_needs_one(context, complaints, answers, locked):
+    page = context.new_page()
+    answers.append((ASKS, None))
+    page.goto(f"http://{locked.host}/prod/")
+    expect(status(page)).to_have_text("This needs the API key of the store; try again.")
+    expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
+    answers.append((ASKS, locked.key))
+    search(page, "k")
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_requests_at_once_ask_for_the_key_once(context, complaints, answers, locked):
+    page, held = context.new_page(), []
+    page.route("**/link?*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    with page.expect_request("**/link?"):
+        page.goto(f"http://{locked.host}/prod/")
+    with page.expect_request("**/link?q=k"):
+        search(page, "k")
+    answers.append((ASKS, locked.key))
+    for route in held:
+        route.continue_()
+    expect(titles(page)).to_have_text(["Kept"])
+    excuse(complaints, "403")
+
+
+def test_a_key_that_is_forgotten_is_asked_for_again(locked_page, complaints, answers):
+    answers.append((ASKS, None))
+    press(locked_page, "Forget the key")
+    expect(status(locked_page)).to_contain_text("This needs the API key")
+    expect(rows(locked_page)).to_have_count(0)
+    assert locked_page.evaluate("Object.values(localStorage).join('')") == ""
+    excuse(complaints, "403")
+
+
+def test_what_was_typed_is_saved_once_the_key_is_there(page, api, complaints, answers):
+    """A key for writing only is what Access=read asks for."""
+    refusal = {"Error": "API Gateway refused this: INVALID_API_KEY.", "Reference": "x"}
+
+    def lock(route):
+        keyed = "x-api-key" in route.request.headers
+        route.fallback() if keyed else route.fulfill(status=403, json=refusal)
+
+    page.route("**/link/*", lock)
+    answers += [(ASKS, None), (ASKS, "a-key")]
+    add(page, Link=EXAMPLE, Title="Typed")
+    refused(page, "This needs the API key of the store; try again.")
+    excuse(complaints, "403")
+    save(page)
+    saved(page)
+    excuse(complaints, "403")
+    assert [record["title"] for record in api.all()] == ["Typed"]
+
+
+def test_the_key_is_in_no_address(locked_page, context, locked):
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    search(locked_page, "kept")
+    expect(locked_page).to_have_url(re.compile("#q=kept$"))
+    press(locked_page, "Copy short link Kept")
+    expect(status(locked_page)).to_contain_text("Copied")
+    assert asked
+    copied = locked_page.evaluate("navigator.clipboard.readText()")
+    assert locked.key not in "\n".join([*asked, copied, locked_page.url, locked_page.content()])
+
+
+def test_another_store_on_the_same_host_does_not_get_the_key(context, complaints, answers, locked, deployed):
+    """Below restapis/ the local engine has all stores on one host."""
+    paths = [f"restapis/{each.host.split('.')[0]}/prod/_user_request_/" for each in (locked, deployed)]
+    base = locked.url.removesuffix("/prod")
+    sent = []
+    context.on("request", lambda request: sent.append((request.url, request.headers.get("x-api-key"))))
+    page = context.new_page()
+    answers.append((ASKS, locked.key))
+    page.goto(f"{base}/{paths[0]}")
+    expect(titles(page)).to_have_text(["Kept"])
+    page.goto(f"{base}/{paths[1]}")
+    expect(status(page)).not_to_have_text("Loading")
+    assert (f"{base}/{paths[0]}link?", locked.key) in sent
+    assert (f"{base}/{paths[1]}link?", None) in sent
+    excuse(complaints, "403")
+
+
+def test_a_store_for_signed_requests_says_so(context, complaints, engine, template, tmp_path):
+    url = create_locked_stack(engine, template, tmp_path, "signed", AuthorizationType="AWS_IAM")
+    with http_api(engine, url) as api:
+        page = context.new_page()
+        page.goto(f"http://{api.host}/prod/")
+        expect(status(page)).to_have_text("This store takes signed requests only: use curl.")
+    excuse(complaints, "403")
 
 
 # --- Keyboards, screen readers, networks and screens
