@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from conftest import aws, http_api, outputs, plain, settled
+from conftest import aws, http_api, outputs, plain, resource_ids, settled
 from playwright.sync_api import expect
 
 EXAMPLE = "https://example.com/a"
@@ -139,7 +139,7 @@ def post_all(api, *names, **fields):
 
 
 def test_the_page_of_an_empty_store_says_what_to_do(page):
-    expect(status(page)).to_contain_text("Add one, or drag Save to Links to your bookmarks bar")
+    expect(status(page)).to_contain_text("There is no link yet. Drag Save to Links to your bookmarks bar")
     expect(rows(page)).to_have_count(0)
     expect(page.get_by_role("button", name="Load more")).to_be_hidden()
 
@@ -514,7 +514,7 @@ def test_the_bookmarklet_saves_the_page_it_is_used_on(page, context, api, title)
 
 def test_the_bookmarklet_is_for_other_pages(page, context):
     page.get_by_role("link", name="Save to Links").click()
-    expect(status(page)).to_contain_text("drag Save to Links to your bookmarks bar")
+    expect(status(page)).to_contain_text("Drag Save to Links to your bookmarks bar")
     assert context.pages == [page]
 
 
@@ -524,9 +524,9 @@ ASKS, WRONG = "The API key of this store:", "This key is wrong."
 
 
 def create_locked_stack(engine, template, folder, name, **method):
-    """Create a stack in which all but the page is asked for with this property of a method; return its APIUrl.
+    """Create a stack whose method for all but the page has this property; return its APIUrl.
 
-    With ApiKeyRequired its key is the only one of the engine.
+    With ApiKeyRequired there is a key, the resource Key.
     """
     changed = plain(template)
     resources = changed["Resources"]
@@ -552,9 +552,9 @@ def create_locked_stack(engine, template, folder, name, **method):
 def locked(engine, template, tmp_path_factory):
     """An Api that takes only requests with its `key`, in which there is one link."""
     url = create_locked_stack(engine, template, tmp_path_factory.mktemp("locked"), "locked", ApiKeyRequired=True)
-    (key,) = aws(engine, "apigateway", "get-api-keys", "--include-values")["items"]
+    key = resource_ids(engine, "locked")["Key"]
     with http_api(engine, url) as api:
-        api.key = key["value"]
+        api.key = aws(engine, *f"apigateway get-api-key --include-value --api-key {key}".split())["value"]
         api("PUT", "/link/kept", {"link": EXAMPLE, "title": "Kept"}, {"x-api-key": api.key})
         yield api
 
