@@ -13,13 +13,14 @@ FILE ?=
 API ?=
 
 bin = .venv/bin
+so = $(filter 1 yes true,$(1))
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## start the stack on this machine (PORT=4566 ACCESS=key), until Ctrl-C
 	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) \
-		$(if $(filter-out 0,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
+		$(if $(call so,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests
@@ -32,7 +33,7 @@ embed: .venv/installed  ## copy the handler into the template
 	@$(bin)/python scripts/embed.py $(TEMPLATE)
 
 deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAMETERS="Name=value" YES=1)
-	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(if $(filter-out 0,$(YES)),--yes) $(PARAMETERS)
+	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(if $(call so,$(YES)),--yes) $(PARAMETERS)
 
 status: .venv/installed  ## show how the stack on AWS is, and its last errors (STACK=apidb)
 	@$(bin)/python scripts/stack.py status --stack $(STACK)
@@ -41,14 +42,14 @@ logs: .venv/installed  ## follow the log of the stack on AWS (STACK=apidb), unti
 	@$(bin)/python scripts/stack.py logs --stack $(STACK)
 
 teardown: .venv/installed  ## export the links, then delete the stack on AWS (STACK=apidb EXPORT=no)
-	@$(bin)/python scripts/stack.py teardown --stack $(STACK) $(if $(filter no,$(EXPORT)),--no-export)
+	@$(bin)/python scripts/stack.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
 import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
 	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
-		$(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(SIGN)),--sign)
+		$(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
 
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
-	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(filter-out 0,$(SIGN)),--sign)
+	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
 
 cost: .venv/installed  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py

@@ -685,3 +685,4 @@ def csp_hash(code):
 HASHES = " ".join(map(csp_hash, re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)))
 POLICY = f"default-src {HASHES}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY}
+HTML["Cross-Origin-Opener-Policy"] = "same-origin"

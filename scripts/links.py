@@ -320,9 +320,10 @@ def problem_of(record):
 
 
 def nearly_canonical(link):
-    """Return a form in which URLs are equal that differ in the case of the host or a slash after it."""
+    """Return a form in which URLs are equal that differ in the case of the host, its port or a slash after it."""
     host, rest = re.fullmatch("(?s)([^/]*//[^/?#]*)(.*)", link.strip()).groups()
-    return host.lower() + (rest if rest != "/" else "")
+    host = re.sub("^(http:.*):80$|^(https:.*):443$", r"\1\2", host.lower())
+    return host + (rest if rest != "/" else "")
 
 
 def entries(path):
@@ -569,7 +570,8 @@ def first_line(sentence):
 
 def way_in(sentence, signed, key):
     """Return what to do about a 403, of which API Gateway says this."""
-    if re.search("(?i)token|signature|credential|denied|not authorized", sentence):
+    about_signature = re.search("(?i)token|signature|credential|denied|not authorized", sentence)
+    if about_signature or (signed and "API_KEY" not in sentence):
         if signed:
             return "The AWS credentials must be those of a user or role that may execute-api:Invoke it."
         return "It wants signed requests: add SIGN=1, which signs them with your AWS credentials."

@@ -75,6 +75,8 @@ SHOWN_ERRORS = 5
 
 def describe(client, name):
     """Return what CloudFormation says of a stack, None if there is none of this name."""
+    if not name:  # which stands for all stacks
+        raise StackError("A stack has a name: give it as STACK=name.")
     try:
         return client.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
@@ -86,9 +88,28 @@ def describe(client, name):
 def existing(client, name):
     """Return what CloudFormation says of a stack; StackError if there is none of this name."""
     stack = describe(client, name)
-    if not stack:
+    if not stack or stack["StackStatus"] == "DELETE_COMPLETE":
         raise StackError(f"There is no stack {name} in {client.meta.region_name}.")
     return stack
+
+
+def must_be_made_from(template, described, stack):
+    """Return if a stack is one of this template, whose description this is; StackError if it is another's.
+
+    The descriptions tell, up to their first comma.
+    """
+    ours, its = (text.partition(",")[0] for text in (described or "", stack.get("Description", "")))
+    if ours != its:
+        raise StackError(
+            f"Stack {stack['StackName']} is of another template than {template}: its description is"
+            f" {stack.get('Description', '')!r}. Nothing is changed; take another STACK."
+        )
+
+
+def place(client):
+    """Return where stacks are changed, in words: a region of AWS, or a local engine."""
+    where = client.meta.endpoint_url if is_local(client.meta.endpoint_url) else "on AWS"
+    return f"in {client.meta.region_name} ({where})"
 
 
 def outputs_of(stack):
@@ -211,11 +232,14 @@ def deploy(name, template, parameters, yes=False):
     if len(text.encode()) > MOST_BYTES:
         raise StackError(f"{template} has more than the {MOST_BYTES:,} bytes that CloudFormation takes.")
     client = boto3.client("cloudformation")
-    declared = client.validate_template(TemplateBody=text)["Parameters"]
+    valid = client.validate_template(TemplateBody=text)
+    declared = valid["Parameters"]
     defaults = {each["ParameterKey"]: each.get("DefaultValue") for each in declared}
     for unknown in parameters.keys() - defaults.keys():  # which the local engine would ignore
         raise StackError(f"{template} has no parameter {unknown}; it has {', '.join(sorted(defaults))}.")
     stack = describe(client, name)
+    if stack:
+        must_be_made_from(template, valid.get("Description"), stack)
     if stack and stack["StackStatus"] == "ROLLBACK_COMPLETE":
         print(f"What a failed creation left of stack {name} is deleted first.")
         delete(client, stack)
@@ -235,8 +259,9 @@ def deploy(name, template, parameters, yes=False):
         update(client, stack, request, yes)
     else:
         with left_to_cloudformation(name):
-            print(f"Creating stack {name}", flush=True)
-            status, cause = follow(client, client.create_stack(**request)["StackId"], set())
+            stack_id = client.create_stack(**request)["StackId"]
+            print(f"Creating stack {name} {place(client)}", flush=True)
+            status, cause = follow(client, stack_id, set())
         check(name, status, cause)
     return outputs_of(describe(client, name))
 
@@ -281,12 +306,15 @@ def update(client, stack, request, yes):
             found = "DescribeEvents" in reason and invalid(client, **change_set)
             raise StackError(f"Nothing is changed, as CloudFormation refuses it: {found or plain(reason)}")
         else:
+            if is_local(client.meta.endpoint_url):  # lists resources too whose Condition does not hold
+                had = {logical for _, logical, _ in resources_of(client, stack_id)}
+                changes = [each for each in changes if each["Action"] == "Add" or each["LogicalResourceId"] in had]
             show_changes(name, changes)
             confirm(name, changes, yes)
             with left_to_cloudformation(name):
                 client.execute_change_set(**change_set)
         with left_to_cloudformation(name):
-            print(f"Updating stack {name}", flush=True)
+            print(f"Updating stack {name} {place(client)}", flush=True)
             status, cause = follow(client, stack_id, seen)
     finally:
         discard(client, change_set)
@@ -372,7 +400,7 @@ def confirm(name, changes, yes):
     if yes:
         return
     if not sys.stdin.isatty():
-        raise StackError(f"Nothing is changed. To have it so, say YES=1, as in: make deploy STACK={name} YES=1")
+        raise StackError("Nothing is changed. To have it so, add YES=1 to the same command.")
     with suppress(EOFError, KeyboardInterrupt):
         if input("Type the stack's name to go on: ").strip() == name:
             return
@@ -389,13 +417,16 @@ def discard(client, change_set):
 # --- Tearing down
 
 
-def teardown(name, export=True):
+def teardown(name, template, export=True):
     """Delete the stack, wait until it is gone, and list what is left; export its links before, if so.
 
     StackError if it does not go, or must not, or its links cannot be exported.
     """
     client = boto3.client("cloudformation")
     stack = existing(client, name)
+    described = client.validate_template(TemplateBody=template.read_text()).get("Description")
+    must_be_made_from(template, described, stack)
+    name = stack["StackName"]  # it may have been an ARN
     if stack["StackStatus"] != "REVIEW_IN_PROGRESS" and stack["StackStatus"].endswith("_IN_PROGRESS"):
         free(name, stack)
     had = resources_of(client, stack["StackId"])
@@ -462,7 +493,7 @@ def delete(client, stack):
     name, seen = stack["StackName"], set()
     list(events(client, stack["StackId"], seen))  # those of before
     with left_to_cloudformation(name):
-        print(f"Deleting stack {name}", flush=True)
+        print(f"Deleting stack {name} {place(client)}", flush=True)
         client.delete_stack(StackName=stack["StackId"])
         status, cause = follow(client, stack["StackId"], seen)
     if status != "DELETE_COMPLETE":
@@ -625,6 +656,13 @@ def show_errors(group):
         print(links.printable(f"  {at}  {' '.join(request)}  {last}"))
 
 
+def brief(message):
+    """Return an event of the log on one line, without what it says to CloudWatch's metrics."""
+    with suppress(ValueError, AttributeError):
+        message = json.dumps({key: value for key, value in json.loads(message).items() if key != "_aws"})
+    return " ".join(message.split())
+
+
 def follow_logs(name):
     """Print the lines that the function has logged in the last ten minutes, and each new one, until Ctrl-C.
 
@@ -643,7 +681,7 @@ def follow_logs(name):
             if line not in seen:
                 seen.add(line)
                 at = when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
-                print(f"{at}  {links.printable(' '.join(event['message'].split()))}", flush=True)
+                print(f"{at}  {links.printable(brief(event['message']))}", flush=True)
         # What comes late is not lost: a minute is read again.
         since = max([since, *(timestamp - 60_000 for _, timestamp, _ in seen)])
         seen = {line for line in seen if line[1] >= since}
@@ -697,8 +735,12 @@ def key_command(key, session):
 
 def signature(session):
     """Return the options by which curl signs a request with AWS credentials."""
-    user = "test:test" if is_local(session.endpoint_url) else "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"
-    return f' --aws-sigv4 "aws:amz:{session.region_name}:execute-api" --user "{user}"'
+    sign = f' --aws-sigv4 "aws:amz:{session.region_name}:execute-api"'
+    if is_local(session.endpoint_url):
+        return sign + ' --user "test:test"'
+    # curl leaves out a header that has no value.
+    token = '-H "x-amz-security-token: $AWS_SESSION_TOKEN"'
+    return f'{sign} --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" {token}'
 
 
 # --- Command line
@@ -734,12 +776,14 @@ def main():
     parser.add_argument("--no-export", action="store_true", help="tear down without writing the links to a file")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
+    if options.parameters and options.action != "deploy":
+        parser.error(f"{options.action} takes no parameters: {' '.join(options.parameters)}")
     stop_in_order()
     try:
         if options.action == "deploy":
             show(deploy(options.stack, options.template, pairs(options.parameters), options.yes))
         elif options.action == "teardown":
-            teardown(options.stack, export=not options.no_export)
+            teardown(options.stack, options.template, export=not options.no_export)
         elif options.action == "status":
             show_status(options.stack)
         else:
@@ -749,7 +793,7 @@ def main():
             sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()
     except (NoRegionError, NoCredentialsError) as error:
-        sys.exit(f"{error} Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure")
+        sys.exit(f"{str(error).rstrip('.')}. Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure")
     except (StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 

@@ -7,7 +7,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from conftest import NEVER_THROTTLED, aws, create_stack, http_api, key_of, outputs, resource_ids
+from conftest import NEVER_THROTTLED, aws, create_stack, http_api, key_of, outputs, resource_ids, settled
 
 GOOGLE = "https://www.google.com"
 ORIGIN = "https://page.example"
@@ -197,7 +197,7 @@ def test_parameters_that_contradict_are_refused(engine, access):
 
 @pytest.mark.parametrize(
     "parameter",
-    ["Access=closed", "AllowedOrigin=example.com", "AllowedOrigin=https://a.example/b", "AllowedOrigin=https://a'b",
+    ["Access=closed", "AllowedOrigin=example.com", "AllowedOrigin=https://a.example/b", "AllowedOrigin=https://a'b", "AllowedOrigin=https://a@b", "AllowedOrigin=https://*",
      "AllowedOrigin=https://a\r\nX: 1", "RequestsPerDay=-1", "ReservedConcurrency=-1", "AlarmEmail=me", "Tracing=yes"],
 )  # fmt: skip
 def test_a_parameter_that_cannot_be_is_refused(engine, parameter):
@@ -219,3 +219,17 @@ def test_access_can_change(engine):
             assert outputs(engine, "changing")["Access"].startswith(access)
             assert api("GET", "/link").status_code == status
             assert api("POST", "/link", {"link": GOOGLE}).status_code == (200 if access == "open" else 403)
+
+
+def test_the_key_changes_as_the_readme_says(engine):
+    """By way of `iam`, which leaves no door open meanwhile; between read and key it stays."""
+    create_stack(engine, "rekeyed", {"Access": "key"})
+    keys = {key_of(engine, "rekeyed")}
+    for access, count in (("read", 1), ("key", 1), ("iam", 1), ("key", 2)):
+        command = "cloudformation update-stack --stack-name rekeyed --use-previous-template"
+        command += f" --capabilities CAPABILITY_NAMED_IAM --parameters ParameterKey=Access,ParameterValue={access}"
+        aws(engine, *command.split())
+        if access != "iam":
+            settled(engine, "rekeyed")
+            keys.add(key_of(engine, "rekeyed"))
+        assert len(keys) == count

@@ -290,6 +290,8 @@ def test_browsers_are_told_to_be_careful(api, path):
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert "Set-Cookie" not in headers
+    opener = headers.get("Cross-Origin-Opener-Policy")
+    assert (opener == "same-origin") == headers["Content-Type"].startswith("text/html")
 
 
 # --- GET /link

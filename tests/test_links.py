@@ -318,6 +318,15 @@ def test_a_name_that_is_taken(store, tmp_path):
     assert store.records().keys() == {names["free"], names["same"], "https://example.com/theirs"}
 
 
+@pytest.mark.parametrize("again", ["HTTPS://EXAMPLE.com:443/one", "https://example.com:443/one"])
+def test_of_a_url_that_comes_twice_the_first_counts(store, tmp_path, again):
+    path = tmp_path / "links.jsonl"
+    lines = [{"link": "https://example.com/one", "title": "First"}, {"link": again, "title": "Second"}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    store.takes(path, added=1)
+    assert [record["title"] for record in store.records().values()] == ["First"]
+
+
 def test_hundreds_of_links_at_once(store, tmp_path):
     path, links = tmp_path / "list.txt", [f"https://example.com/{number}" for number in range(300)]
     path.write_text("\n".join(["no URL", *links, "no URL either"]))

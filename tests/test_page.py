@@ -565,7 +565,7 @@ def test_without_a_key_the_page_says_that_it_needs_one(context, complaints, answ
     page = context.new_page()
     answers.append((ASKS, None))
     page.goto(f"http://{locked.host}/prod/")
-    expect(status(page)).to_have_text("This needs the API key of the store; try again.")
+    expect(status(page)).to_have_text("This needs the API key of the store; reload to give it.")
     expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
     answers.append((ASKS, locked.key))
     search(page, "k")
@@ -607,7 +607,7 @@ def test_what_was_typed_is_saved_once_the_key_is_there(page, api, complaints, an
     page.route("**/link/*", lock)
     answers += [(ASKS, None), (ASKS, "a-key")]
     add(page, Link=EXAMPLE, Title="Typed")
-    refused(page, "This needs the API key of the store; try again.")
+    refused(page, "This needs the API key of the store; reload to give it.")
     excuse(complaints, "403")
     save(page)
     saved(page)

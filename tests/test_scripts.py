@@ -42,8 +42,10 @@ class Program:
         return re.findall(r"^  (curl .*)$", self.printed, re.M)
 
     def until(self, text):
-        """Wait until it has printed this."""
+        """Wait until it has printed this, two minutes at most."""
+        end = time.monotonic() + 120
         while text not in self.printed:
+            assert time.monotonic() < end, self.printed
             assert self.process.poll() is None, self.printed
             time.sleep(0.05)
         return self
@@ -70,7 +72,8 @@ def make(engine, *arguments):
 
 
 def script(engine, *arguments, folder=ROOT):
-    return run(engine, stack_py(*arguments), folder)
+    template = [] if folder == ROOT else ["--template", TEMPLATE]
+    return run(engine, stack_py(*arguments, *template), folder)
 
 
 def succeeds(engine, *arguments, folder=ROOT):
@@ -143,12 +146,16 @@ GUARD = """
 RENAMED = ("BillingMode: PAY", 'TableName: !Sub "${AWS::StackName}-new"\n   BillingMode: PAY')
 
 
+def here(engine):
+    return f"in us-east-1 ({engine.settings['AWS_ENDPOINT_URL']})"
+
+
 # --- make deploy
 
 
 def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine, tmp_path):
     lines = succeeds(engine, "deploy", "--stack", "made")
-    assert lines[0] == "Creating stack made"
+    assert lines[0] == f"Creating stack made {here(engine)}"
     for name in ("Table", "Role", "Function", "Stage", "made"):
         assert f"  CREATE_COMPLETE  {name}" in lines
     (url,) = {url for line in lines for url in re.findall(r"http://\S+/prod/link", line)}
@@ -165,7 +172,7 @@ def test_deploy_shows_what_is_made_and_teardown_that_it_is_gone(engine, tmp_path
         assert len(api.all()) == 1
 
     lines = succeeds(engine, "teardown", "--stack", "made", folder=tmp_path)
-    assert lines[1] == "Deleting stack made"
+    assert lines[1] == f"Deleting stack made {here(engine)}"
     assert "  DELETE_COMPLETE  Table" in lines
     assert lines[-2] == "Nothing is left of stack made."
     assert f"{table}$DeletedTableBackup" in lines[-1]
@@ -187,7 +194,7 @@ def test_parameters_that_were_set_stay_set(engine, altered, template):
     deploy = ["deploy", "--stack", "set"]
     succeeds(engine, *deploy, "RequestBurst=7", "LogRetentionInDays=1")
     assert succeeds(engine, *deploy)[0] == "Stack set is up to date"
-    assert "Updating stack set" in succeeds(engine, *deploy, "RequestBurst=8")
+    assert f"Updating stack set {here(engine)}" in succeeds(engine, *deploy, "RequestBurst=8")
     defaults = {name: str(each["Default"]) for name, each in template["Parameters"].items()}
     assert parameters(engine, "set") == defaults | {"RequestBurst": "8", "LogRetentionInDays": "1"}
     # A template that knows a parameter less, and one more.
@@ -203,21 +210,21 @@ def test_an_update_is_shown_before_it_is_done(engine, altered):
   Type: AWS::SQS::Queue
 """)
     lines = succeeds(engine, "deploy", "--stack", "shown", "--template", template, "CountVisits=false")
-    done = lines.index("Updating stack shown")
+    done = lines.index(f"Updating stack shown {here(engine)}")
     assert lines[0] == "Changes of stack shown:"
     assert "  changed          Function (AWS::Lambda::Function)" in lines[:done]
     assert "  added            Queue (AWS::SQS::Queue)" in lines[:done]
     assert "  may be replaced  Stage (AWS::ApiGateway::Stage)" in lines[:done]
     assert "  UPDATE_COMPLETE  shown" in lines[done:]
     lines = succeeds(engine, "deploy", "--stack", "shown", "CountVisits=true")
-    assert "  removed          Queue (AWS::SQS::Queue)" in lines[: lines.index("Updating stack shown")]
+    assert "  removed          Queue (AWS::SQS::Queue)" in lines[: lines.index(f"Updating stack shown {here(engine)}")]
     assert change_sets(engine, "shown") == []
 
 
 def test_a_change_of_outputs_only_is_made(engine, altered):
     succeeds(engine, "deploy", "--stack", "said")
     template = altered(("Outputs:\n", "Outputs:\n More: {Description: x, Value: '7'}\n"))
-    assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == "Updating stack said"
+    assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == f"Updating stack said {here(engine)}"
     assert outputs(engine, "said")["More"] == "7"
     assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == "Stack said is up to date"
     assert change_sets(engine, "said") == []
@@ -233,7 +240,7 @@ def test_what_costs_the_links_or_the_url_is_not_done_unasked(engine, altered, tm
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", other_api)
     assert (code, printed.splitlines()[-2:]) == (1, [
         "Api is removed: the URL of now then leads nowhere.",
-        "Nothing is changed. To have it so, say YES=1, as in: make deploy STACK=dear YES=1",
+        "Nothing is changed. To have it so, add YES=1 to the same command.",
     ])
     template = altered(RENAMED)
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", template)
@@ -288,6 +295,47 @@ def test_changes_of_all_pages_are_shown(monkeypatch):
     monkeypatch.setattr(stack, "pause", lambda _: None)
     status, _, changes = stack.review(client, {"StackName": "a", "ChangeSetName": "b"})
     assert (status, len(changes)) == ("CREATE_COMPLETE", 3)
+
+
+OTHER = """
+Description: a queue, and nothing else
+Resources:
+ Queue: {Type: AWS::SQS::Queue}
+"""
+
+
+@pytest.mark.parametrize("action", ["deploy", "teardown"])
+def test_a_stack_of_another_template_is_left_alone(engine, tmp_path, action):
+    (tmp_path / "other.yml").write_text(OTHER)
+    command = f"cloudformation create-stack --stack-name of-{action} --template-body file://{tmp_path}/other.yml"
+    aws(engine, *command.split())
+    before = resource_ids(engine, f"of-{action}")
+    code, printed = script(engine, action, "--stack", f"of-{action}")
+    assert (code, resource_ids(engine, f"of-{action}")) == (1, before)
+    assert printed == (
+        f"Stack of-{action} is of another template than setupapidb.yml: its description is"
+        " 'a queue, and nothing else'. Nothing is changed; take another STACK.\n"
+    )
+    succeeds(engine, "teardown", "--stack", f"of-{action}", "--template", tmp_path / "other.yml")
+
+
+@pytest.mark.parametrize("action", ["deploy", "teardown", "status", "logs"])
+def test_no_name_is_not_the_first_stack(engine, action):
+    assert script(engine, action, "--stack", "") == (1, "A stack has a name: give it as STACK=name.\n")
+
+
+def test_a_stack_that_is_gone_is_no_stack_by_its_arn_either(engine):
+    succeeds(engine, "deploy", "--stack", "gone")
+    arn = settled(engine, "gone")["StackId"]
+    succeeds(engine, "teardown", "--stack", arn, "--no-export")
+    assert script(engine, "teardown", "--stack", arn) == (1, f"There is no stack {arn} in us-east-1.\n")
+
+
+@pytest.mark.parametrize("said, asked", [("1", True), ("yes", True), ("no", False), ("0", False), ("", False)])
+def test_yes_means_yes(said, asked):
+    command = ["make", "-n", "deploy", f"YES={said}"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("--yes" in printed) == asked
 
 
 # --- What fails
@@ -519,7 +567,7 @@ def test_teardown_leaves_a_file_that_imports_again(engine, tmp_path):
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"links-moved-\d{8}T\d{6}Z\.jsonl", path.name)
     assert lines[0] == f"{path.name} has the links, 2; they come back by: make import FILE={path.name} API=URL"
-    assert lines[1] == "Deleting stack moved"
+    assert lines[1] == f"Deleting stack moved {here(engine)}"
 
     succeeds(engine, "deploy", "--stack", "moved")
     with http_api(engine, outputs(engine, "moved")["APIUrl"]) as api:
@@ -543,13 +591,13 @@ def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
         record = api.post("https://www.google.com")
         # No file may have a byte, as on a full disk.
         no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
-        code, printed = run(engine, [*no_room, *stack_py("teardown", "--stack", "full")], tmp_path)
+        code, printed = run(engine, [*no_room, *stack_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path)
         first, second = printed.splitlines()
         assert (code, first.startswith("The links could not be exported, so nothing is deleted: ")) == (1, True)
         assert second == "To delete them without an export: make teardown STACK=full EXPORT=no"
         assert api.all() == [record]
     lines = succeeds(engine, "teardown", "--stack", "full", "--no-export", folder=tmp_path)
-    assert lines[0] == "Deleting stack full"
+    assert lines[0] == f"Deleting stack full {here(engine)}"
 
 
 def test_a_protected_table_is_not_torn_down(engine):

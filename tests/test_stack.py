@@ -260,3 +260,21 @@ def test_a_parameter_out_of_range_creates_nothing(engine, parameter, sentence):
     assert sentence in aws(engine, *command.split(), *given.split(), fails=True)
     missing = aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
     assert "does not exist" in missing
+
+
+def test_alarms_go_to_an_address(engine, tmp_path):
+    """The engine takes no alarm on a query, which is TableAlarm."""
+    text = TEMPLATE.read_text()
+    start = text.index("\n TableAlarm:")
+    (tmp_path / "some.yml").write_text(text[:start] + text[text.index("\nOutputs:") :])
+    command = f"cloudformation create-stack --stack-name alarmed --template-body file://{tmp_path}/some.yml"
+    command += " --capabilities CAPABILITY_NAMED_IAM --parameters ParameterKey=AlarmEmail,ParameterValue=who@example.com"
+    aws(engine, *command.split())
+    assert settled(engine, "alarmed")["StackStatus"] == "CREATE_COMPLETE"
+    topic = resource_ids(engine, "alarmed")["Alarms"]
+    subscribed = aws(engine, *f"sns list-subscriptions-by-topic --topic-arn {topic}".split())["Subscriptions"]
+    assert [(each["Protocol"], each["Endpoint"]) for each in subscribed] == [("email", "who@example.com")]
+    alarms = aws(engine, *"cloudwatch describe-alarms --alarm-name-prefix alarmed".split())["MetricAlarms"]
+    assert sorted(each["MetricName"] for each in alarms) == ["5XXError", "Latency", "Throttles"]
+    assert all(each["AlarmActions"] == [topic] for each in alarms)
+    delete_stack(engine, "alarmed")
