@@ -99,7 +99,7 @@ def must_be_made_from(template, described, stack):
     The descriptions tell, up to their first comma.
     """
     ours, its = (text.partition(",")[0] for text in (described or "", stack.get("Description", "")))
-    if ours != its:
+    if ours != its and stack["StackStatus"] != "REVIEW_IN_PROGRESS":  # which has a change set only
         raise StackError(
             f"Stack {stack['StackName']} is of another template than {template}: its description is"
             f" {stack.get('Description', '')!r}. Nothing is changed; take another STACK."

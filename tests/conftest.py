@@ -131,7 +131,7 @@ def template():
 def module(template):
     """The handler, as a module, whose AWS is moto's."""
     function = template["Resources"]["Function"]["Properties"]
-    settings = {"TABLE": "links", "STACK": "apidb", "STACK_ID": "arn:aws:cloudformation:the-stack"}
+    settings = {"TABLE": "links", "STACK": "store", "STACK_ID": "arn:aws:cloudformation:the-stack"}
     settings |= {"ALLOWED_ORIGIN": "*", "COUNT_VISITS": "true", "VERSION": "0.0.1"}
     assert settings.keys() == function["Environment"]["Variables"].keys()
     settings["AWS_DEFAULT_REGION"] = "us-east-1"
@@ -145,6 +145,8 @@ def module(template):
         spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
         index = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(index)
+        for name in function["Environment"]["Variables"]:  # which the programs that tests start must not see
+            environment.delenv(name)
         yield index
 
 

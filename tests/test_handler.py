@@ -1,6 +1,7 @@
 """What only the handler alone can show: failures of DynamoDB, the log, odd events."""
 
 import base64
+import itertools
 import json
 import re
 import time
@@ -125,7 +126,7 @@ def test_when_something_else_fails(api, before_send, capsys, case):
     assert answer.json()["Error"] == "Something went wrong here; the log has it under the reference."
     assert "Retry-After" not in answer.headers
     log = last_log(capsys)
-    assert (log["status"], log["level"]) == (500, "ERROR")
+    assert (log["status"], log["level"], log["errors"]) == (500, "ERROR", 1)
     assert "Traceback" in log["error"]
     assert log["request_id"] == answer.json()["Reference"]
 
@@ -348,6 +349,7 @@ def test_a_request_is_logged_in_one_line(api, capsys):
     for line in lines:
         told = {"level", "method", "resource", "status", "ms", "request_id", "requests", "errors", "_aws"}
         assert line.keys() == told
+        assert (line["requests"], line["errors"]) == (1, 0), "an error of the client is none of the store"
         assert line["ms"] >= 0 and line["request_id"] == recorded("GET", "/link", {}, None)[
             "requestContext"]["requestId"]
 
@@ -361,13 +363,19 @@ def test_cloudwatch_makes_metrics_of_a_line(api, before_send, capsys):
     for line in (fine, failed):
         ((directive,), now) = line["_aws"]["CloudWatchMetrics"], line["_aws"]["Timestamp"]
         assert abs(now / 1000 - time.time()) < 60, "milliseconds since 1970"
-        assert directive["Namespace"] == "apidb"
+        assert directive["Namespace"] == "store"
         assert directive["Dimensions"] == [["resource"]]
         assert [metric["Name"] for metric in directive["Metrics"]] == ["requests", "errors", "ms"]
         assert directive["Metrics"][2]["Unit"] == "Milliseconds"
         assert all(isinstance(line[metric["Name"]], (int, float)) for metric in directive["Metrics"])
     assert (fine["resource"], fine["requests"], fine["errors"]) == ("/link", 1, 0)
     assert (failed["resource"], failed["requests"], failed["errors"]) == ("/link/{link_id}", 1, 1)
+
+
+def test_the_log_has_the_time_in_milliseconds(api, capsys, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", itertools.count(step=0.0123).__next__)
+    api("GET", "/")
+    assert last_log(capsys)["ms"] == 12.3
 
 
 def test_paths_that_are_not_there_make_no_metrics_of_their_own(api, capsys):
@@ -382,6 +390,31 @@ def test_health_is_503_when_the_table_does_not_answer(api, before_send, capsys, 
     answer = api("GET", "/health")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert json.loads(capsys.readouterr().out)["level"] == "ERROR"
+
+
+def test_health_tells_the_version_that_the_template_gave(api):
+    assert api("GET", "/health").json() == {"version": "0.0.1"}
+
+
+# --- Errors
+
+
+def test_a_header_of_one_error_is_not_in_the_next(api, before_send):
+    assert api("POST", "/tags").headers["Allow"] == "GET, HEAD, OPTIONS"
+    before_send(LASTING["no table"])
+    for path, status in (("/link/x", 500), ("/nowhere", 404), ("/link?limit=x", 400)):
+        answer = api("GET", path)
+        assert (answer.status_code, {"allow", "retry-after"} & set(answer.headers)) == (status, set())
+
+
+def test_a_page_of_an_error_has_its_headers_too(api, before_send):
+    html = {"Accept": "text/html"}
+    answer = api("POST", "/go/docs", headers=html)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    before_send(TRANSIENT["away"])
+    answer = api("GET", "/go/docs", headers=html)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["Content-Type"].startswith("text/html")
 
 
 # --- Events

@@ -450,6 +450,15 @@ def test_a_signature_that_is_missing_or_wrong_is_said(iam_url, users, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_what_aws_says_of_a_wrong_signature_one_line_is_told(users, tmp_path):
+    """AWS repeats the whole request in it, header by header."""
+    told = "The request signature we calculated does not match.\n\nThe Canonical String was\n'GET\nhost:secret'"
+    with server(lambda *_: (403, {}, error(told))) as url:
+        code, _, (said,) = run("export", tmp_path / "links.csv", "--api", url, "--sign", **users.caller)
+    assert code == 2 and "does not match. The AWS credentials must be" in said
+    assert "Canonical" not in said and "secret" not in said
+
+
 def test_a_signature_is_for_the_region_in_the_url(users, tmp_path):
     asked = []
     with server(lambda *_: (200, {}, "[]"), asked) as url:
@@ -701,6 +710,17 @@ def test_what_has_expired_is_in_no_export(engine, locked, tmp_path):
     assert done == (0, [f"1 links in {path}"], [])
     assert [json.loads(line) for line in path.read_text().splitlines()] == locked.api.all()
     locked.takes(f"dynamodb:{table}", there=1)
+
+
+def test_a_table_is_read_as_it_is_now(engine, tutorial, monkeypatch):
+    """The engine is never late, so the requests themselves are looked at."""
+    for name, value in aws_settings(engine).items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    tutorial.meta.events.register("provide-client-params.dynamodb.Scan", lambda params, **_: asked.append(params))
+    monkeypatch.setattr(boto3.Session, "client", lambda *_: tutorial)
+    assert len(list(links.scan("linkTable"))) == 2
+    assert [request["ConsistentRead"] for request in asked] == [True, True]
 
 
 def test_another_script_can_export_a_table(engine, store, tutorial, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -183,6 +185,17 @@ def parameters(engine, stack):
     return {each["ParameterKey"]: each["ParameterValue"] for each in settled(engine, stack)["Parameters"]}
 
 
+def test_the_status_of_before_is_not_the_end(monkeypatch):
+    """CloudFormation may still tell it for a moment after an update has begun; the engine does not."""
+    statuses = ["CREATE_COMPLETE", "CREATE_COMPLETE", "UPDATE_COMPLETE"]
+    news = [[], ["UPDATE_IN_PROGRESS"], ["UPDATE_COMPLETE"]]
+    event = {"LogicalResourceId": "a", "PhysicalResourceId": "id"}
+    monkeypatch.setattr(stack, "describe", lambda *_: {"StackStatus": statuses.pop(0)})
+    monkeypatch.setattr(stack, "events", lambda *_: [event | {"ResourceStatus": state} for state in news.pop(0)])
+    monkeypatch.setattr(stack, "pause", lambda _: None)
+    assert stack.follow(None, "id", set()) == ("UPDATE_COMPLETE", "")
+
+
 def test_a_parameter_that_is_not_there_is_refused(engine):
     code, printed = script(engine, "deploy", "--stack", "wrong", "RequestPerSecond=1")
     assert code == 1
@@ -282,6 +295,48 @@ def test_at_a_terminal_it_asks(engine, altered, tmp_path):
     assert (code, resource_ids(engine, "asked")["Table"]) == (0, "asked-new"), printed
 
 
+def change(kind, action, **more):
+    given = {"ResourceType": kind, "Action": action, "LogicalResourceId": "It", "PhysicalResourceId": "it-1"}
+    return given | more
+
+
+LEADS_NOWHERE = ": the URL of now then leads nowhere."
+HAS_NONE = ": the API then has none of the links in it-1; they "
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (change(stack.API, "Modify", Replacement="True"), f"It is replaced{LEADS_NOWHERE}"),
+        (change(stack.API, "Remove"), f"It is removed{LEADS_NOWHERE}"),
+        (change(stack.TABLE, "Modify", Replacement="True", PolicyAction="ReplaceAndRetain"), f"It is replaced{HAS_NONE}stay there."),
+        (change(stack.TABLE, "Modify", Replacement="Conditional"), f"It may be replaced{HAS_NONE}may be deleted with it."),
+        (change(stack.TABLE, "Remove", PolicyAction="Delete"), f"It is removed{HAS_NONE}are deleted with it."),
+        (change(stack.TABLE, "Remove", PolicyAction="Retain"), f"It is removed{HAS_NONE}stay there."),
+        (change(stack.TABLE, "Modify", Replacement="False"), None),
+        (change(stack.TABLE, "Add"), None),
+        (change(stack.API, "Modify", Replacement="Conditional"), None),
+        (change(stack.LOG, "Remove", PolicyAction="Delete"), None),
+    ],
+)
+def test_what_is_lost_is_said_and_not_done_unasked(monkeypatch, capsys, given, sentence):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    stack.confirm("a", [given], True)
+    assert capsys.readouterr().out == (f"{sentence}\n" if sentence else "")
+    if sentence:
+        with pytest.raises(stack.StackError, match="YES=1"):
+            stack.confirm("a", [given], False)
+    else:
+        stack.confirm("a", [given], False)
+
+
+def test_on_aws_nothing_is_updated_without_a_change_set(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    client = boto3.client("cloudformation", region_name="us-east-1")
+    monkeypatch.setattr(client, "update_stack", lambda **_: pytest.fail("nobody has seen what it changes"))
+    assert not stack.updates_without_change_set(client, {})
+
+
 def test_changes_of_all_pages_are_shown(monkeypatch):
     """The local engine has all changes in one page, and makes a change set at once."""
     client = boto3.client("cloudformation", region_name="us-east-1")
@@ -368,6 +423,26 @@ def test_what_a_validation_finds_is_the_cause(engine, altered):
     code, printed = script(engine, "deploy", "--stack", "invalid", "--template", template)
     assert code == 1
     assert "\nWhat failed first is Sign (AWS::Signer::SigningProfile): none is not a valid enum value." in printed
+
+
+def test_what_a_validation_finds_in_a_change_set_is_the_reason(monkeypatch):
+    """The engine makes change sets without a look at values, which AWS validates."""
+    asked, found = [], {"LogicalResourceId": "Table", "ResourceType": stack.TABLE, "EventType": "VALIDATION_ERROR"}
+    found["ValidationStatusReason"] = "No such property."
+
+    def paginate(**where):
+        asked.append(where)
+        return [{"OperationEvents": [found]}]
+
+    client = SimpleNamespace(create_change_set=lambda **_: None)
+    client.get_paginator = lambda name: SimpleNamespace(paginate=paginate)
+    monkeypatch.setattr(stack, "events", lambda *_: [])
+    monkeypatch.setattr(stack, "discard", lambda *_: None)
+    monkeypatch.setattr(stack, "review", lambda *_: ("FAILED", "Validation failed: call DescribeEvents.", []))
+    there = {"StackName": "a", "StackId": "b", "StackStatus": "UPDATE_COMPLETE"}
+    with pytest.raises(stack.StackError, match=r"refuses it: Table \(AWS::DynamoDB::Table\): No such property\.$"):
+        stack.update(client, there, {}, False)
+    assert [where.keys() for where in asked] == [{"StackName", "ChangeSetName"}]
 
 
 @pytest.mark.parametrize(
@@ -600,6 +675,34 @@ def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
     assert lines[0] == f"Deleting stack full {here(engine)}"
 
 
+def test_no_file_is_overwritten_by_the_export(monkeypatch, tmp_path):
+    class Noon(datetime):
+        @classmethod
+        def now(cls, zone):
+            return datetime(2026, 1, 1, 12, tzinfo=zone)
+
+    monkeypatch.setattr(stack, "datetime", Noon)
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "links-a-20260101T120000Z.jsonl"
+    there.write_text("of before")
+    with pytest.raises(stack.StackError, match=f"so nothing is deleted: {there.name} is there already."):
+        stack.save("a", "table")
+    assert there.read_text() == "of before"
+
+
+def test_a_protected_table_is_protected_on_aws_too(engine, monkeypatch):
+    """The local engine has a text where AWS has a boolean."""
+    for key, value in engine.settings.items():
+        monkeypatch.setenv(key, value)
+    succeeds(engine, "deploy", "--stack", "guarded")
+    there = {"Table": {"TableName": "t", "DeletionProtectionEnabled": True}}
+    monkeypatch.setattr(stack, "tables_of", lambda _: there)
+    monkeypatch.setattr(stack, "save", lambda *_: pytest.fail("it goes on"))
+    with pytest.raises(stack.StackError, match="^Table of stack guarded is protected from deletion"):
+        stack.teardown("guarded", TEMPLATE)
+    succeeds(engine, "teardown", "--stack", "guarded", "--no-export")
+
+
 def test_a_protected_table_is_not_torn_down(engine):
     succeeds(engine, "deploy", "--stack", "kept", "DeletionProtection=true")
     with http_api(engine, outputs(engine, "kept")["APIUrl"]) as api:
@@ -632,12 +735,25 @@ def test_what_is_left_is_listed(engine, altered):
     succeeds(engine, "deploy", "--stack", "rest", "--template", template)
     ids = resource_ids(engine, "rest")
     own = f"/aws/lambda/{ids['Function']}"  # which Lambda makes without LoggingConfig
-    aws(engine, "logs", "create-log-group", "--log-group-name", own)
+    of_stage = f"API-Gateway-Execution-Logs_{ids['Api']}/prod"  # which API Gateway makes when it logs
+    for group in (own, of_stage):
+        aws(engine, "logs", "create-log-group", "--log-group-name", group)
     lines = succeeds(engine, "teardown", "--stack", "rest", "--no-export")
-    left = sorted(f"  AWS::Logs::LogGroup      {group}" for group in (own, ids["LogGroup"]))
-    assert lines[-4:-1] == ["Left of stack rest:", *left]
-    for group in (own, ids["LogGroup"]):
+    groups = (own, of_stage, ids["LogGroup"])
+    left = sorted(f"  AWS::Logs::LogGroup      {group}" for group in groups)
+    assert lines[-5:-1] == ["Left of stack rest:", *left]
+    for group in groups:
         aws(engine, "logs", "delete-log-group", "--log-group-name", group)
+
+
+def test_what_goes_a_moment_later_is_not_left(monkeypatch):
+    """AWS may know for a moment what it has deleted; the engine does not."""
+    looked = []
+    monkeypatch.setattr(stack, "events", lambda *_: [])
+    monkeypatch.setattr(stack, "pause", lambda _: None)
+    monkeypatch.setattr(stack, "is_there", lambda _, name: looked.append(name) or name == "stays" or len(looked) < 3)
+    had = [(stack.TABLE, "Table", "goes"), (stack.LOG, "LogGroup", "stays")]
+    assert stack.left_of(None, "id", had) == [(stack.LOG, "stays")]
 
 
 def test_each_kind_of_resource_is_looked_for_or_part_of_one(template):
@@ -698,6 +814,22 @@ def test_ctrl_c_leaves_a_deletion_to_cloudformation(engine, altered, tmp_path):
     while settled(engine, stack_id)["StackStatus"] == "DELETE_IN_PROGRESS":
         pass
     assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_second_signal_cuts_off_nothing():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        stack.stop_in_order()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        for number in numbers:
+            signal.raise_signal(number)
+    except KeyboardInterrupt:
+        pytest.fail("the second one is not ignored")
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
 
 
 def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
@@ -765,6 +897,46 @@ def test_many_links_are_counted_about(engine, monkeypatch):
     succeeds(engine, "teardown", "--stack", "many", "--no-export")
 
 
+@pytest.fixture
+def log(engine, monkeypatch):
+    """A function that writes a line of some age, in seconds, to the log of stack `spoken`."""
+    for key, value in engine.settings.items():
+        monkeypatch.setenv(key, value)
+    succeeds(engine, "deploy", "--stack", "spoken")
+    group = resource_ids(engine, "spoken")["LogGroup"]
+    where, client = {"logGroupName": group, "logStreamName": "a"}, boto3.client("logs")
+    client.create_log_stream(**where)
+
+    def write(age, message):
+        at = int((time.time() - age) * 1000)
+        client.put_log_events(**where, logEvents=[{"timestamp": at, "message": message}])
+
+    yield write
+    succeeds(engine, "teardown", "--stack", "spoken", "--no-export")
+
+
+def test_status_shows_the_five_newest_errors_of_a_day(engine, log):
+    for number in range(6, 0, -1):
+        log(number, json.dumps({"level": "ERROR", "error": f"Traceback\n\x1b[2Jnumber {number}"}))
+    log(25 * 3600, '{"level": "ERROR", "error": "of yesterday"}')
+    log(0, '{"level": "INFO", "method": "ERROR", "status": 405}')
+    log(0, "ERROR, but no JSON")
+    lines = succeeds(engine, "status", "--stack", "spoken")
+    found = lines[lines.index("The newest errors of the last 24 hours:") + 2 :]
+    assert [line.partition(" UTC    ")[2] for line in found] == [f"?[2Jnumber {number}" for number in range(5, 0, -1)]
+
+
+def test_logs_begin_ten_minutes_ago_and_miss_no_line_that_comes_late(engine, log, tmp_path):
+    log(11 * 60, "too old")
+    log(9 * 60, "old\x1b[2J\nenough")
+    log(0, "now")
+    following = Program(["make", "logs", "STACK=spoken"], tmp_path, engine.settings, cwd=ROOT).until("now")
+    log(20, "late")
+    log(0, "last")
+    following.until("last").stop()
+    assert re.findall(" UTC  (.*)", following.printed) == ["old?[2J enough", "now", "late", "last"]
+
+
 def test_logs_follow_the_log(engine, tmp_path):
     succeeds(engine, "deploy", "--stack", "told")
     with http_api(engine, outputs(engine, "told")["APIUrl"]) as api:
@@ -821,7 +993,8 @@ def test_on_aws_the_key_is_read_with_the_settings_of_the_owner(monkeypatch, caps
     assert f"\n  curl {url}\n" in printed
     stack.show({"APIUrl": url, "Access": "iam"})
     sign = '--aws-sigv4 "aws:amz:eu-west-1:execute-api" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"'
-    assert f"\n  curl {sign} {url}\n" in capsys.readouterr().out
+    token = '-H "x-amz-security-token: $AWS_SESSION_TOKEN"'
+    assert f"\n  curl {sign} {token} {url}\n" in capsys.readouterr().out
 
 
 def test_with_iam_the_commands_are_signed(engine, curl):

@@ -38,6 +38,12 @@ def test_every_parameter_explains_itself(template):
         assert {"AllowedValues", "AllowedPattern", "MinValue"} & parameter.keys()
 
 
+def test_the_throttle_can_be_what_an_account_has(template):
+    """By default 10,000 requests a second, and 5,000 at once (API Gateway quotas)."""
+    for name, most in (("RequestsPerSecond", 10_000), ("RequestBurst", 5_000)):
+        assert (template["Parameters"][name]["MinValue"], template["Parameters"][name]["MaxValue"]) == (1, most)
+
+
 def test_outputs_are_described(template):
     assert all(output["Description"] for output in template["Outputs"].values())
 
@@ -155,13 +161,38 @@ def test_alarms_are_made_with_an_address(template):
         assert re.fullmatch(r"[A-Z][^.]+\. [A-Z][^.]+\.", alarm["Properties"]["AlarmDescription"])
 
 
+def test_each_alarm_watches_this_stack_for_what_it_describes(template):
+    resources = made(template, AlarmEmail="who@example.com")
+    alarms = {name: each["Properties"] for name, each in of_type(resources, "CloudWatch::Alarm").items()}
+    # API Gateway's metrics go by the name of an API, not by its ID.
+    api = {"ApiName": resources["Api"]["Properties"]["Name"], "Stage": {"Ref": "Stage"}}
+    over, from_on = "GreaterThanThreshold", "GreaterThanOrEqualToThreshold"
+    watched = {
+        ("AWS/ApiGateway", "5XXError", "Sum", from_on, 5, 300, 1): api,
+        ("AWS/ApiGateway", "Latency", "p99", over, 3000, 300, 3): api,  # in ms
+        ("AWS/Lambda", "Throttles", "Sum", over, 0, 300, 1): {"FunctionName": {"Ref": "Function"}},
+    }
+    names = "Namespace MetricName Statistic ComparisonOperator Threshold Period EvaluationPeriods".split()
+    query = alarms.pop("TableAlarm")
+    assert watched == {
+        tuple((alarm | {"Statistic": alarm.get("Statistic", alarm.get("ExtendedStatistic"))})[name] for name in names):
+        {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+        for alarm in alarms.values()
+    }
+    (metric,) = query["Metrics"]
+    assert metric["Expression"]["Fn::Sub"].endswith(" WHERE TableName = '${Table}'")
+    settings = metric["Period"], query["EvaluationPeriods"], query["Threshold"], query["ComparisonOperator"]
+    assert settings == (300, 1, 0, over)
+
+
 def test_tracing(template):
     for value, mode in (("false", "PassThrough"), ("true", "Active")):
         resources = made(template, Tracing=value)
         assert resources["Function"]["Properties"]["TracingConfig"] == {"Mode": mode}
         assert resources["Stage"]["Properties"]["TracingEnabled"] == value
         policy = resources["Role"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-        assert ("xray:PutTraceSegments" in str(policy)) == (value == "true")
+        tracing = {"Effect": "Allow", "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "Resource": "*"}
+        assert policy[-1] == (tracing if value == "true" else {"Ref": "AWS::NoValue"})
 
 
 def test_concurrency(template):
@@ -218,14 +249,16 @@ def test_the_table(resources):
 def test_the_table_goes_with_the_stack_and_stays_when_replaced(resources):
     assert resources["Table"]["DeletionPolicy"] == "Delete"
     assert resources["Table"]["UpdateReplacePolicy"] == "Retain"
-    retained = [name for name, each in resources.items() if "Retain" in each.get("DeletionPolicy", "")]
-    assert retained == [], "delete-stack leaves nothing"
+    policies = {each.get(policy, "Delete") for each in resources.values() for policy in ("DeletionPolicy", "UpdateReplacePolicy")
+                if each is not resources["Table"]}
+    assert policies == {"Delete"}, "delete-stack leaves nothing"
 
 
 def test_the_log(resources):
     assert resources["LogGroup"]["Properties"] == {"RetentionInDays": {"Ref": "LogRetentionInDays"}}
     logging = resources["Function"]["Properties"]["LoggingConfig"]
-    assert (logging["LogGroup"], logging["LogFormat"]) == ({"Ref": "LogGroup"}, "JSON")
+    # Below WARN Lambda would add three lines of its own to each request.
+    assert logging == {"LogGroup": {"Ref": "LogGroup"}, "LogFormat": "JSON", "SystemLogLevel": "WARN"}
 
 
 # --- Function and role
@@ -243,6 +276,18 @@ def test_the_function(resources):
     assert code.count(read) == 1
     whole = code.replace(read, f'r"""{page}"""')
     assert without_docstrings(function["Code"]["ZipFile"]) == without_docstrings(whole)
+
+
+def test_the_function_knows_its_stack(resources):
+    """STACK_ID signs cursors: unlike the stack's name, nobody can guess it."""
+    assert resources["Function"]["Properties"]["Environment"]["Variables"] == {
+        "STACK": {"Ref": "AWS::StackName"},
+        "STACK_ID": {"Ref": "AWS::StackId"},
+        "TABLE": {"Ref": "Table"},
+        "VERSION": {"Fn::FindInMap": ["Apidb", "Version", "Number"]},
+        "ALLOWED_ORIGIN": {"Ref": "AllowedOrigin"},
+        "COUNT_VISITS": {"Ref": "CountVisits"},
+    }
 
 
 def without_docstrings(code):
@@ -285,6 +330,8 @@ def test_the_role_has_the_actions_that_the_code_calls(resources):
     for action, targets in allowed.items():
         assert targets == [log if action.startswith("logs:") else table]
     assert "ManagedPolicyArns" not in resources["Role"]["Properties"]
+    assumed = resources["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert assumed == {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
 
 
 def test_only_this_api_may_call_the_function(resources):
@@ -319,6 +366,11 @@ def test_options_name_what_works(resources, module):
     allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Methods"]
     works = {method for methods in module.ROUTES.values() for method in methods}
     assert set(allowed.strip("'").split(",")) == {*works, "HEAD", "OPTIONS"}
+    # What a page sends: bodies, conditions, a key or a signature, of temporary credentials too.
+    headers = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Headers"].strip("'")
+    assert headers.split(",") == (
+        "Authorization Content-Type If-Match If-None-Match X-Amz-Date X-Amz-Security-Token X-Api-Key".split()
+    )
 
 
 def test_errors_of_the_gateway_look_like_ours(resources):
