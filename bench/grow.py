@@ -75,8 +75,8 @@ class Store:
         if "ExclusiveStartKey" in asked:
             numbers = numbers[numbers.index(number_of(asked["ExclusiveStartKey"])) + 1 :]
         items = [self.make(number) for number in numbers[: min(self.most, asked.get("Limit", self.most))]]
-        more = {"LastEvaluatedKey": items[-1]} if len(items) < len(numbers) else {}
-        return {"Items": items, **more}
+        last = {"LastEvaluatedKey": items[-1]} if len(items) < len(numbers) else {}  # with more than a key
+        return {"Items": items, **last}
 
 
 def number_of(item):
@@ -84,16 +84,16 @@ def number_of(item):
 
 
 def maker(index, client):
-    """Return a function that makes the item of a number as the handler stores it."""
+    """Return a function that makes the item of a number as the handler stores it; all have the tags of the first."""
     send(index, "POST", "/link", cost.record(0))
-    key = {"link_id": index.link_id_of(cost.record(0)["link"]), "link": cost.record(0)["link"]}
-    stored = client.get_item(TableName=index.TABLE, Key={name: {"S": value} for name, value in key.items()})["Item"]
+    stored = client.scan(TableName=index.TABLE)["Items"][0]
 
     def make(number):
         given = cost.record(number)
-        when = index.rfc3339(START + timedelta(milliseconds=number))
-        fields = {"link_id": index.link_id_of(given["link"]), **given, "created_at": when, "updated_at": when}
-        return stored | {name: index.encode(value) for name, value in fields.items()}
+        when = {"S": index.rfc3339(START + timedelta(milliseconds=number))}
+        link, title = given["link"], {"S": given["title"]}
+        keys = {"link_id": {"S": index.link_id_of(link)}, "link": {"S": link}, "created_at": when}
+        return {**stored, **keys, "updated_at": when, "title": title}
 
     return make
 
@@ -143,10 +143,10 @@ def requests(index, store, count):
     yield "`GET /link?cursor=`, 100 from the middle on", "GET", f"/link?cursor={middle}", None
     yield "`GET /link/{link_id}`", "GET", f"/link/{link_id}", None
     yield "`GET /link?link=URL`", "GET", "/link?" + urlencode({"link": link}), None
-    yield "`GET /go/{link_id}`, counted", "GET", f"/go/{link_id}", None
     yield "`GET /link?q=`, one request", "GET", "/link?q=nothing", None
     yield "`POST /link`", "POST", "/link", new
-    yield "`PATCH /link/{link_id}`", "PATCH", f"/link/{link_id}", {"title": "Another"}
+    yield "`PATCH /link/{link_id}`", "PATCH", f"/link/{link_id}", {"title": new["title"]}
+    yield "`GET /go/{link_id}`, counted", "GET", f"/go/{link_id}", None
 
 
 def measured(index, store, meter, count):
@@ -175,8 +175,14 @@ def scanned(client, count):
             size = len(items) * cost.item_bytes(items[0])
             kind.calls, kind.items, kind.bytes = kind.calls + 1, kind.items + len(items), kind.bytes + size
             kind.reads += ceil(size / 4096) / 2  # eventually consistent, as in cost.Meter
-            kind.out += len(json.dumps([{name: each["S"] for name, each in item.items()} for item in items]))
+            kind.out += len(items) * len(json.dumps({name: each["S"] for name, each in items[0].items()}) + ", ")
     return kinds
+
+
+def following(answer):
+    """Return the path of the next page, None if there is none."""
+    link = answer["headers"].get("Link")
+    return link and "/" + link.split(">")[0].split("/", 4)[4]
 
 
 def walk(index, store, count):
@@ -187,10 +193,8 @@ def walk(index, store, count):
         for record in json.loads(answer["body"]):
             left -= 1
             if int(record["title"]) != left:
-                raise cost.CostError(f"Link {left} should come, and link {int(record['title'])} came.")
-        following = answer["headers"].get("Link")
-        path = following and "/" + following.split(">")[0].split("/", 4)[4]
-        pages += 1
+                raise cost.CostError(f"Link {left} should come, and {int(record['title'])} came.")
+        path, pages = following(answer), pages + 1
     if left:
         raise cost.CostError(f"{left} links are missing.")
     return pages
@@ -200,36 +204,30 @@ def walk(index, store, count):
 
 
 def grown(kinds, prices):
-    """Return a table of what each kind reads and costs at each number of links."""
+    """Return a table of what requests read and cost, given their kinds."""
     head = ("A request", "Links", "Calls", "Links read", "Bytes read", "Read units", "Write units", "USD a million")
-    return cost.table(
-        head,
-        *(
-            (kind.name, f"{kind.links:,}", kind.calls, f"{kind.items:,}", f"{kind.bytes:,}")
-            + (f"{kind.reads:,g}" if kind.reads < 1000 else f"{kind.reads:,.0f}", kind.writes)
-            + (cost.usd(prices.each(kind) * 1_000_000),)
-            for kind in sorted(kinds, key=lambda kind: (names(kinds).index(kind.name), kind.links))
-        ),
-    )
-
-
-def names(kinds):
-    return list(dict.fromkeys(kind.name for kind in kinds))
+    rows = [head]
+    for kind in kinds:
+        read = f"{kind.items:,}", f"{kind.bytes:,}", f"{kind.reads:,g}"
+        usd = cost.usd(prices.each(kind) * 1_000_000)
+        rows.append((kind.name, f"{kind.links:,}", kind.calls, *read, kind.writes, usd))
+    return cost.table(*rows)
 
 
 def searched(kind, prices):
-    """Return a table of a search of all links, given that of 1 MB."""
-    rows = [("A search of all", "Requests", "Read units", "Seconds, assumed", "USD")]
+    """Return a table of what a search of all links takes, given the kind of request that searches 1 MB."""
+    rows = [("A search of all", "Requests", "Read units", "Seconds, assumed", "USD a thousand")]
     for count in (1000, 10_000, 100_000, 1_000_000):
         parts = count / kind.items
-        seconds = prices.seconds(kind) * parts
-        rows.append((f"{count:,} links", ceil(parts), f"{kind.reads * parts:,.0f}", f"{seconds:.1f}", f"{prices.each(kind) * parts:.5f}"))
+        usd = cost.usd(prices.each(kind) * parts * 1000)
+        seconds = f"{prices.seconds(kind) * parts:.1f}"
+        rows.append((f"{count:,} links", ceil(parts), f"{kind.reads * parts:,.0f}", seconds, usd))
     return cost.table(*rows)
 
 
 def limits(kinds, prices):
-    """Return a table of how many requests a second each part takes by itself."""
-    rows = [("A second, at most", "An index partition", f"Lambda, {FUNCTIONS:,} at once, assumed", "API Gateway")]
+    """Return a table of how many requests a second each part takes by itself, given their kinds."""
+    rows = [("Requests a second", "Partitions of the indexes", f"Lambda, {FUNCTIONS:,} at once, ms assumed", "API Gateway")]
     for kind in kinds:
         index = f"{1 / kind.busiest:,.0f}" if kind.busiest else "not used"
         rows.append((kind.name, index, f"{FUNCTIONS / prices.seconds(kind):,.0f}", f"{API_REQUESTS:,}"))
@@ -250,11 +248,12 @@ def report(template, data):
     """Return the tables, given the template and prices.toml's content."""
     prices = cost.Prices(data, template)
     with stores(template) as (index, store, meter):
-        each = [measured(index, store, meter, count) for count in COUNTS]
+        by_count = [measured(index, store, meter, count) for count in COUNTS]
         scans = [scanned(boto3.client("dynamodb"), count) for count in COUNTS]
-    search = next(kind for kind in each[-1] if "?q=" in kind.name)
-    tables = grown(sum(each + scans, []), prices), searched(search, prices), limits(each[-1], prices)
-    return "\n\n".join(tables)
+    kinds = itertools.chain(*zip(*by_count), *zip(*scans))
+    most = by_count[-1]
+    search = next(kind for kind in most if "?q=" in kind.name)
+    return "\n\n".join([grown(kinds, prices), searched(search, prices), limits(most, prices)])
 
 
 def main():
