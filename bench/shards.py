@@ -42,9 +42,9 @@ class Shards:
         bisect.insort(self.parts[shard_of(key[1], len(self.parts))], key)
 
     def query(self, part, limit, position):
-        """Return up to `limit` keys of a partition before a position, None for its end, newest first, and if it has more.
+        """Return up to `limit` keys of a partition before a position, newest first, and whether it has more.
 
-        The position need not be a key of this partition; so it is with ExclusiveStartKey.
+        The position, None for the newest end, need not be a key of this partition.
         """
         end = bisect.bisect_left(part, position) if position else len(part)
         return part[max(end - limit, 0) : end][::-1], end > limit
@@ -74,21 +74,21 @@ class Shards:
 # --- The simulation
 
 
-def keys(random, count, skewed):
+def keys(chance, count, skewed):
     """Return keys of random ids: all of one millisecond, or of times as of functions whose clocks differ."""
-    ids = [str(uuid.UUID(int=random.getrandbits(128))) for _ in range(count)]
-    times = [number + int(random.gauss(0, 100)) if skewed else 0 for number in range(count)]
+    ids = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(count)]
+    times = [number + int(chance.gauss(0, 100)) if skewed else 0 for number in range(count)]
     return list(zip(times, ids))
 
 
 def walked(shards, limit, each, added):
-    """Return the pages of all keys, while others are added, as many after each page."""
-    pages, added = [], list(added)
+    """Return the pages of all keys, while others are added, some after each page."""
+    pages, some, added = [], limit // 4 + 1, list(added)
     for page in shards.pages(limit, each):
         pages.append(page)
-        for key in added[: limit // 4]:
+        for key in added[:some]:
             shards.add(key)
-        del added[: limit // 4]
+        del added[:some]
     return pages
 
 
@@ -100,7 +100,10 @@ def is_right(pages, start, added):
 
 
 def simulated(count, each, skewed):
-    """Return the share of the fullest of `count` shards, and how many links a page has when `each` is asked for that."""
+    """Return the share of the fullest of `count` shards, and how many links a page has if each is asked for `each`.
+
+    cost.CostError if a walk is not complete, or not in order.
+    """
     chance = random.Random(count)
     given = keys(chance, LINKS + ADDED, skewed)
     chance.shuffle(given)

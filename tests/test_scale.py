@@ -140,7 +140,7 @@ def test_the_document_has_what_is_printed(bench, template):
 
 IDS = st.uuids().map(str)
 TIMES = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 2**40))  # equal, nearly equal, and far apart
-LINKS = st.dictionaries(IDS, TIMES, max_size=60).map(lambda links: [(time, link_id) for link_id, time in links.items()])
+LINKS = st.dictionaries(IDS, TIMES, max_size=60).map(lambda times: [(time, one) for one, time in times.items()])
 
 
 @given(st.integers(1, 16), st.integers(1, 70), st.data(), LINKS, LINKS)
@@ -186,7 +186,8 @@ def test_one_position_does_for_the_queries_of_all_shards(handler, sharded):
 
     def query(shard, limit, position):
         names = ("owner", "created_at", "link_id", "link")
-        start = position and dict(zip(names, ({"S": value} for value in (f"everyone#{shard}", *position, "see url"))))
+        values = ({"S": value} for value in (f"everyone#{shard}", *(position or ()), "see url"))
+        start = {"ExclusiveStartKey": dict(zip(names, values))} if position else {}
         page = handler.dynamodb.query(
             TableName="links",
             IndexName="newest",
@@ -195,7 +196,7 @@ def test_one_position_does_for_the_queries_of_all_shards(handler, sharded):
             ExpressionAttributeValues={":owner": {"S": f"everyone#{shard}"}},
             ScanIndexForward=False,
             Limit=limit,
-            **({"ExclusiveStartKey": start} if start else {}),
+            **start,
         )
         return [(item["created_at"]["S"], item["link_id"]["S"]) for item in page["Items"]]
 
