@@ -1,0 +1,206 @@
+"""What grows with the store and what does not, and the index in shards of docs/scale.md."""
+
+import json
+import sys
+import tomllib
+
+import boto3
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings, strategies as st
+
+import cost
+
+sys.path.append(str(ROOT / "bench"))
+
+import grow  # noqa: E402: it is in bench/
+import shards  # noqa: E402
+from shards import Shards, is_right, shard_of, walked  # noqa: E402
+
+# --- What grows
+
+
+@pytest.fixture(scope="module")
+def kinds(template):
+    """The kinds of requests by name, for each number of links."""
+    with grow.stores(template) as stores:
+        return [{kind.name: kind for kind in grow.measured(*stores, count)} for count in grow.COUNTS]
+
+
+@pytest.fixture
+def stores(template):
+    """The handler, a store of links by arithmetic, and a meter."""
+    with grow.stores(template) as stores:
+        yield stores
+
+
+def test_nothing_that_a_request_reads_or_writes_grows(kinds):
+    _, many, most = kinds
+    for name, kind in most.items():
+        figures = [(each.calls, each.items, each.bytes, each.reads, each.writes) for each in (kind, many[name])]
+        assert figures[0] == figures[1], name
+    assert {each.links for each in most.values()} == {1_000_000}
+
+
+def test_a_page_reads_one_link_more_than_it_has(kinds):
+    size = kinds[-1]["`GET /link/{link_id}`"].bytes
+    for name in ("`GET /link`, the newest 100", "`GET /link?cursor=`, 100 from the middle on"):
+        kind = kinds[-1][name]
+        assert (kind.calls, kind.items, kind.bytes) == (1, 101, 101 * size)
+        assert kind.reads == -(-kind.bytes // 4096) / 2
+
+
+def test_units_are_those_of_a_store_that_is_not_made_by_arithmetic(kinds, template):
+    measured, here = cost.measured(template), kinds[1]
+    pairs = {"list": "`GET /link`, the newest 100", "get": "`GET /link/{link_id}`", "new": "`POST /link`"}
+    pairs |= {"go": "`GET /go/{link_id}`, counted", "search": "`GET /link?q=`, one request"}
+    for name, other in pairs.items():
+        assert (measured[name].reads, measured[name].writes) == (here[other].reads, here[other].writes), name
+    assert (measured["list"].out, measured["new"].out) == (here[pairs["list"]].out, here[pairs["new"]].out)
+
+
+def test_an_index_partition_takes_its_units_and_no_more(kinds):
+    a_second = {name: round(1 / kind.busiest) for name, kind in kinds[-1].items() if kind.busiest}
+    assert (a_second["`POST /link`"], a_second["`GET /go/{link_id}`, counted"]) == (1000, 1000)
+    assert a_second["`PATCH /link/{link_id}`"] == 500  # the index of changes deletes and puts
+    assert a_second["`GET /link?q=`, one request"] == 3000 // 128
+    assert "`GET /link/{link_id}`" not in a_second
+
+
+def test_a_scan_without_its_next_pages_leaves_links_out(stores):
+    one, every = grow.scanned(boto3.client("dynamodb"), 10_000)
+    assert (one.items, one.items * 200 <= 2**20 < (one.items + 1) * 200) == (5242, True)
+    assert (every.items, every.bytes) == (10_000, 2_000_000)
+
+
+def test_a_scan_by_arithmetic_ends_where_that_of_moto_ends(stores):
+    """With items of 200,000 bytes, so that a few are 1 MB."""
+
+    def make(number):
+        return grow.textbook(number) | {"notes": {"S": "n" * 199_795}}
+
+    client = boto3.client("dynamodb")
+    schema = {"AttributeDefinitions": [{"AttributeName": "link_id", "AttributeType": "S"}]}
+    schema |= {"KeySchema": [{"AttributeName": "link_id", "KeyType": "HASH"}], "BillingMode": "PAY_PER_REQUEST"}
+    client.create_table(TableName="textbook", **schema)
+    for number in range(7):
+        client.put_item(TableName="textbook", Item=make(number))
+    real = client.scan(TableName="textbook")
+    client.delete_table(TableName="textbook")
+    grow.Store(client, make).count = 7
+    ours = client.scan(TableName="textbook")
+    assert cost.item_bytes(make(0)) == 200_000
+    assert len(real["Items"]) == len(ours["Items"]) == 5
+    assert real["LastEvaluatedKey"].items() <= ours["LastEvaluatedKey"].items()
+
+
+def test_a_walk_has_all_links(stores):
+    index, store, _ = stores
+    pages = [grow.walk(index, store, count) for count in (1, 999, 1000, 1001, 4200)]
+    assert pages == [1, 1, 1, 2, 5]
+
+
+def test_a_walk_that_misses_a_link_fails(stores, monkeypatch):
+    index, store, _ = stores
+    page = store.page
+    monkeypatch.setattr(store, "page", lambda asked: page(asked) | {"Items": page(asked)["Items"][1:]})
+    with pytest.raises(cost.CostError, match="Link 1499 should come, and 1498 came"):
+        grow.walk(index, store, 1500)
+
+
+def test_a_search_goes_through_all_links(stores):
+    index, store, meter = stores
+    store.count, calls, path, meter.kind = 10_000, 0, "/link?q=nothing", grow.Kind("a search")
+    while path:
+        answer, _ = grow.send(index, "GET", path)
+        assert json.loads(answer["body"]) == []
+        path, calls = grow.following(answer), calls + 1
+    kind, meter.kind = meter.kind, None
+    assert (calls, kind.calls, kind.items) == (4, 4, 10_000)
+
+
+def test_an_unknown_query_is_a_sentence(stores):
+    index, store, _ = stores
+    with pytest.raises(SystemExit, match="does not know what is read for such a query; add it to Store."):
+        grow.send(index, "GET", "/link?since=2026-01-01T00:00:00Z")
+
+
+# --- What docs/scale.md says
+
+
+@pytest.mark.parametrize("bench", [grow, shards], ids=["grow", "shards"])
+def test_the_document_has_what_is_printed(bench, template):
+    printed = bench.report(template, tomllib.loads((ROOT / "scripts" / "prices.toml").read_text()))
+    document = (ROOT / "docs" / "scale.md").read_text()
+    for table in printed.split("\n\n"):
+        assert table in document, f"put into docs/scale.md what bench/{bench.__name__}.py prints:\n{table}"
+
+
+# --- The index in shards
+
+IDS = st.uuids().map(str)
+TIMES = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 2**40))  # equal, nearly equal, and far apart
+LINKS = st.dictionaries(IDS, TIMES, max_size=60).map(lambda times: [(time, one) for one, time in times.items()])
+
+
+@given(st.integers(1, 16), st.integers(1, 70), st.data(), LINKS, LINKS)
+@settings(deadline=None)
+def test_a_merged_walk_has_each_link_once_and_in_order(count, limit, data, start, added):
+    each = data.draw(st.integers(1, limit + 1))
+    index = Shards(count)
+    for key in start:
+        index.add(key)
+    added = [key for key in added if key not in start]
+    pages = walked(index, limit, each, added)
+    assert is_right(pages, start, added)
+    assert all(1 <= len(page) <= limit for page in pages[:-1])
+    if each > limit:
+        assert all(len(page) == limit for page in pages[:-1]), "a page is full while there are more"
+    if not added:
+        assert sum(pages, []) == sorted(start, reverse=True)
+
+
+def test_what_is_right_can_be_wrong():
+    start, added = [(2, "b"), (1, "a")], [(3, "c")]
+    assert is_right([[(3, "c")], [(2, "b"), (1, "a")]], start, added)
+    for pages in ([[(2, "b")]], [[(1, "a"), (2, "b")]], [[(2, "b")], [(2, "b"), (1, "a")]]):
+        assert not is_right(pages, start, added)
+    assert not is_right([[(2, "b"), (1, "a")], [(0, "d")]], start, added)
+
+
+@pytest.fixture
+def sharded(handler):
+    """A table with 60 links in 3 shards, some of the same millisecond."""
+    index = Shards(3)
+    for number in range(60):
+        key = f"2026-11-20T23:00:00.{number // 4:03}Z", handler.link_id_of(f"https://a.com/{number}")
+        index.add(key)
+        owner = f"everyone#{shard_of(key[1], 3)}"
+        item = {"owner": owner, "created_at": key[0], "updated_at": key[0], "link_id": key[1], "link": "see url"}
+        handler.dynamodb.put_item(TableName="links", Item={name: {"S": value} for name, value in item.items()})
+    return index
+
+
+def test_one_position_does_for_the_queries_of_all_shards(handler, sharded):
+    """DynamoDB's Query takes as ExclusiveStartKey what is no item; on moto at least."""
+
+    def query(shard, limit, position):
+        names = ("owner", "created_at", "link_id", "link")
+        values = ({"S": value} for value in (f"everyone#{shard}", *(position or ()), "see url"))
+        start = {"ExclusiveStartKey": dict(zip(names, values))} if position else {}
+        page = handler.dynamodb.query(
+            TableName="links",
+            IndexName="newest",
+            KeyConditionExpression="#owner = :owner",
+            ExpressionAttributeNames={"#owner": "owner"},
+            ExpressionAttributeValues={":owner": {"S": f"everyone#{shard}"}},
+            ScanIndexForward=False,
+            Limit=limit,
+            **start,
+        )
+        return [(item["created_at"]["S"], item["link_id"]["S"]) for item in page["Items"]]
+
+    everything = sorted(sum(sharded.parts, []), reverse=True)
+    for position in (None, *everything):
+        for shard, part in enumerate(sharded.parts):
+            assert query(shard, 5, position) == sharded.query(part, 5, position)[0]
