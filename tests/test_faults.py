@@ -5,13 +5,16 @@
 
 import contextlib
 import io
+import json
 import random
+import socket
 from collections import Counter
 
 import boto3
 import botocore.exceptions
 import pytest
 import yaml
+from botocore.config import Config
 from conftest import ROOT, Api, plain, proxy_response, recorded
 from faults import LOST, WIRE, proxy
 
@@ -182,12 +185,14 @@ def table(template, handler, engine, monkeypatch):
 
 
 @pytest.fixture
-def no_waiting(monkeypatch):
-    """Let the SDK try again at once."""
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def waits(monkeypatch):
+    """The seconds that the SDK would wait before it tries again; it tries at once."""
+    seconds = []
+    monkeypatch.setattr("time.sleep", seconds.append)
+    return seconds
 
 
-def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, no_waiting):
+def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, waits):
     documented = yaml.safe_load((ROOT / "openapi.yml").read_text())["paths"]
     log = io.StringIO()
 
@@ -244,3 +249,71 @@ def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, no_w
     assert {item["link_id"]["S"] for item in items} == client.links.keys()
     assert min(faults.injected[fault] for fault in (*WIRE, *TIMEOUTS)) > 50, "each kind was tried"
     assert client.counts["requests"] - client.counts["acknowledged"] > 100, "at times all attempts failed"
+
+
+# --- Time limits
+
+LINK = {"link": "https://example.com/1"}
+CALLS = [
+    ("GET", "/link", None),
+    ("GET", "/link?q=words", None),
+    ("GET", "/link/docs", None),
+    ("GET", "/go/docs", None),
+    ("GET", "/tags", None),
+    ("GET", "/feed", None),
+    ("GET", "/health", None),
+    ("POST", "/link", LINK),
+    ("PUT", "/link/docs", LINK),
+    ("PATCH", "/link/docs", {"title": "T"}),
+    ("DELETE", "/link/docs", None),
+]
+
+
+def by_name(request):
+    return f"{request[0]} {request[1]}"
+
+
+def answer_to(handler, request):
+    method, path, body = request
+    return proxy_response(handler.lambda_handler(recorded(method, path, {}, body and json.dumps(body)), None))
+
+
+@pytest.mark.parametrize("request_", CALLS, ids=by_name)
+def test_a_table_that_never_answers_is_given_up(handler, monkeypatch, waits, request_):
+    """The stub takes connections, and says nothing; the SDK's time limit is a hundredth of what it is."""
+    attempts, config = [], handler.dynamodb.meta.config
+    with socket.create_server(("127.0.0.1", 0)) as stub:
+        url = f"http://127.0.0.1:{stub.getsockname()[1]}"
+        quick = config.merge(Config(read_timeout=config.read_timeout / 100))
+        client = boto3.client("dynamodb", endpoint_url=url, config=quick)
+        client.meta.events.register_first("before-send.dynamodb", lambda request, **_: attempts.append(request))
+        monkeypatch.setattr(handler, "dynamodb", client)
+        assert answer_to(handler, request_).status_code == 503
+        client.close()
+    assert len(attempts) == config.retries["total_max_attempts"]
+    assert len(waits) == len(attempts) - 1
+
+
+@pytest.mark.parametrize("request_", CALLS, ids=by_name)
+def test_the_slowest_request_ends_before_the_function_must(handler, template, waits, request_):
+    """The worst is a call that succeeds at its last attempt, and then one that does not."""
+    attempts, config = [], handler.dynamodb.meta.config
+    answer_to(handler, ("PUT", "/link/docs", LINK))
+
+    def slow(request, **_):
+        attempts.append(request)
+        if len(attempts) != config.retries["total_max_attempts"]:
+            raise botocore.exceptions.ReadTimeoutError(endpoint_url=request.url)
+
+    handler.dynamodb.meta.events.register_first("before-send.dynamodb", slow)
+    try:
+        answer = answer_to(handler, request_)
+    finally:
+        handler.dynamodb.meta.events.unregister("before-send.dynamodb", slow)
+    calls = len(attempts) // config.retries["total_max_attempts"]
+    assert (answer.status_code == 503) == (calls == 2)
+    # The waits are a random part of 1, 2 and so on seconds: taken as whole ones.
+    longest = calls * sum(2**n for n in range(config.retries["total_max_attempts"] - 1))
+    assert sum(waits) <= longest
+    spent = len(attempts) * (config.connect_timeout + config.read_timeout) + longest
+    assert spent < template["Resources"]["Function"]["Properties"]["Timeout"] < 29
