@@ -66,11 +66,12 @@ def test_of_changes_of_one_etag_one_wins(api, method):
     assert api("GET", "/link/docs").headers["ETag"] == first.headers["ETag"]
 
 
-def test_of_deletions_one_wins(api):
-    for headers in ({}, {"If-Match": api("PUT", "/link/docs", {"link": GOOGLE}).headers["ETag"]}):
-        api("PUT", "/link/docs", {"link": GOOGLE}, {"If-None-Match": "*"})
-        winner(at_once(lambda n: api("DELETE", "/link/docs", headers=headers)), 204, 404)
-        assert api.all() == []
+@pytest.mark.parametrize("guarded", [False, True], ids=["any", "of one ETag"])
+def test_of_deletions_one_wins(api, guarded):
+    etag = api("PUT", "/link/docs", {"link": GOOGLE}).headers["ETag"]
+    headers = {"If-Match": etag} if guarded else {}
+    winner(at_once(lambda n: api("DELETE", "/link/docs", headers=headers)), 204, 404)
+    assert api.all() == []
 
 
 def test_a_change_and_a_deletion_of_one_etag_exclude_each_other(api):
