@@ -219,6 +219,13 @@ def live(item):
     return item
 
 
+def whole(answer, name):
+    """Return this part of an answer of DynamoDB; one that is damaged at each of the SDK's attempts lacks it."""
+    if name not in answer:
+        raise exceptions.HTTPClientError(error="damaged")
+    return answer[name]
+
+
 def find(link_id):
     """Return the item with this id as it is now, or None; its sort key is not known from the id."""
     if not re.fullmatch(NAME, link_id):
@@ -229,7 +236,7 @@ def find(link_id):
         ExpressionAttributeValues={":link_id": encode(link_id)},
         ConsistentRead=True,
     )
-    return next(filter(is_live, page["Items"]), None)
+    return next(filter(is_live, whole(page, "Items")), None)
 
 
 def page_of(query, count):
@@ -262,7 +269,7 @@ def page_of(query, count):
         **request,
     )
     records, last = [], page.get("LastEvaluatedKey")
-    for item in filter(is_live, page["Items"]):
+    for item in filter(is_live, whole(page, "Items")):
         record = record_of(item)
         tagged = record.get("tags", [])
         texts = [record["link"], record.get("title", ""), record.get("notes", ""), *tagged]
@@ -313,7 +320,7 @@ def write(operation, etag, condition, values, **request):
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             **request,
         )
-        return True, done.get("Attributes", {})
+        return True, whole(done, "Attributes") if "ReturnValues" in request else {}
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         # When an answer is lost the SDK writes again, and fails on what it did before.
         item = error.response.get("Item", {})

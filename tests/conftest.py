@@ -272,7 +272,9 @@ def http_api(engine, url):
     at = urlsplit(stack.reachable(url, engine.settings["AWS_ENDPOINT_URL"]))
     # Not every system resolves *.localhost for every client, so the host goes into the header.
     base = f"http://127.0.0.1:{at.port}{at.path.removesuffix('/link')}"
-    with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False) as client:
+    # Fifty threads keep their connections: where some are closed, httpcore at times closes one in use.
+    limits = httpx.Limits(max_keepalive_connections=50)
+    with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False, limits=limits) as client:
         api = Api(
             lambda method, path, headers, body: client.request(
                 method, base + path, headers=headers, content=body

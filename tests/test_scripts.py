@@ -1,22 +1,29 @@
 """The commands of the Makefile that run and deploy the stack, as a person runs them."""
 
+import itertools
 import json
 import os
 import pty
+import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import boto3
+import httpx
 import pytest
-from conftest import ROOT, TEMPLATE, aws, free_port, http_api, outputs, resource_ids, settled
+from conftest import ROOT, TEMPLATE, aws, create_stack, free_port, http_api, outputs, resource_ids, settled
 
 import embed
+import local
 import stack
 
 
@@ -1063,6 +1070,58 @@ def test_run_prints_commands_that_work_and_keeps_the_links(runs, curl):
     assert subprocess.run(get, shell=True, capture_output=True, text=True).stdout == listed
     second.stop(signal.SIGTERM)
     assert not listens(first.port)
+
+
+def test_run_keeps_what_was_acknowledged_before_it_was_stopped(runs):
+    """The stop comes while clients store links; what they were told is stored is there the next time."""
+    acknowledged, port = [], None
+    for number in (signal.SIGINT, signal.SIGTERM, None):
+        run = runs(port=port).until("Ctrl-C stops it.")
+        port, url = run.port, urlsplit(re.search("^The API is at (.*)$", run.printed, re.M)[1])
+        settings = {"base_url": f"http://127.0.0.1:{port}", "headers": {"Host": url.netloc}, "trust_env": False}
+        with httpx.Client(timeout=60, **settings) as client, ThreadPoolExecutor(CLIENTS) as threads:
+            if not number:
+                listed = client.get(url.path, params={"limit": 1000}).json()
+                break
+            told = queue.SimpleQueue()
+            for each in range(CLIENTS):
+                threads.submit(store_until_refused, client, url.path, f"https://example.com/{number}/{each}/", told)
+            acknowledged += [told.get(timeout=60) for _ in range(20 * CLIENTS)]
+            run.stop(number)
+        assert "Traceback" not in run.printed
+        while not told.empty():
+            acknowledged.append(told.get())
+    assert len(listed) < 1000
+    links = [record["link"] for record in listed]
+    assert set(acknowledged) <= set(links) and len(set(links)) == len(links)
+
+
+CLIENTS = 4
+
+
+def store_until_refused(client, path, start, told):
+    """Post one link after the other until the engine is gone; tell of each that is acknowledged."""
+    with suppress(httpx.HTTPError):
+        for number in itertools.count():
+            link = f"{start}{number}"
+            if client.post(path, json={"link": link}).status_code == 201:
+                told.put(link)
+
+
+def test_a_kill_loses_what_came_since_the_start(tmp_path):
+    """So says the README; what was there at the last clean stop stays."""
+    port, posted = free_port(), []
+    for killed in (False, True, None):
+        with local.engine(port, tmp_path) as running:
+            url = create_stack(running, "killed") if not posted else outputs(running, "killed")["APIUrl"]
+            with http_api(running, url) as api:
+                if killed is None:
+                    assert api.all() == posted[:1]
+                    break
+                posted.append(api.post(f"https://example.com/{killed}"))
+                assert len(api.all()) == len(posted)
+            if killed:
+                running.process.kill()
 
 
 def test_run_refuses_to_run_twice(runs):
