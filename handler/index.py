@@ -218,8 +218,9 @@ def encode(value):
 
 
 def decode(attribute):
-    ((kind, value),) = attribute.items()
-    return value if kind == "S" else int(value) if kind == "N" else [decode(each) for each in value]
+    if "S" in attribute:
+        return attribute["S"]
+    return int(attribute["N"]) if "N" in attribute else list(map(decode, attribute["L"]))
 
 
 def record_of(item):
