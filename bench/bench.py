@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import uuid
 from pathlib import Path
 
@@ -46,7 +47,6 @@ SETTINGS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "POWERTOOLS_METRICS_DISABLED": "true",
     # Lambda cannot keep the compiled form of inline code, and writes each line of the log at once.
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
@@ -133,7 +133,6 @@ def life(file, name, url, bundle, sent):
         settings = SETTINGS | {"TABLE": uuid.uuid4().hex, "AWS_ENDPOINT_URL": url, "AWS_CA_BUNDLE": str(bundle)}
         with log.open("w") as logged:
             command = [sys.executable, HERE / "worker.py", file, NAMES[name], event_file, result]
-            # Not inherited: settings of the shell that would make a difference.
             done = subprocess.run([*command, str(time.monotonic())], env=settings, stdout=logged, stderr=logged)
         if done.returncode:
             sys.exit(f"{file} failed:\n{log.read_text()[-2000:]}")
@@ -192,6 +191,10 @@ def spread(values):
 
 COLD = ("cold start, CPU", "cold start, wall", "first request, CPU", "first request, wall")
 WARM = ("POST, CPU", "list, CPU")
+# A function gets CPU in proportion to its memory, one at 1,769 MB:
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+ONE_CPU = 1769
+WAIT = 0.005  # seconds for DynamoDB and the way there, assumed
 
 
 def table(head, *rows):
@@ -217,6 +220,22 @@ def log_table(measured):
     return table(("Log", *logged), ("bytes a request", *(f"{size:,}" for size in logged.values())))
 
 
+def memory_table(measured, prices):
+    """Return what memory settings make of apidb's CPU times, and what a million requests cost of that."""
+    cpu = {head: statistics.median(each["apidb"][head] for each in measured) for head in (COLD[0], *WARM)}
+    price = prices["price"]["lambda_gb_second"]
+    second = price["usd"] / price["per"] * 1_000_000  # of a GB, a million times
+    rows = []
+    for megabytes in (128, 256, 512, 1024, 1769):
+        share, gigabytes = megabytes / ONE_CPU, megabytes / 1024
+        taken = [cpu[COLD[0]] / share, *(WAIT + cpu[head] / share for head in WARM)]
+        ms = [f"{seconds * 1000:,.1f}" for seconds in taken]
+        usd = [f"{seconds * gigabytes * second:.2f}" for seconds in taken]
+        rows.append((str(megabytes), f"{share:.2f}", *ms, *usd))
+    head = ("MB", "CPUs", "cold start, ms", "POST, ms", "list, ms")
+    return table((*head, "USD a million cold starts", "POSTs", "lists"), *rows)
+
+
 def measure(count, names, fields, report=lambda text: None):
     """Return {"HTTP": [...], "TLS": [...]}: of each round, {name: {head: figure}}."""
     measured = {"HTTP": [], "TLS": []}
@@ -237,19 +256,23 @@ def main():
             print(f"\r{text} ", end="", file=sys.stderr, flush=True)
 
     typical = measure(options.rounds, names, TYPICAL, report)
-    few = [name for name in names if name in (BASE, "apidb")]
-    full = measure(max(options.rounds // 3, 2), few, FULL, report)
+    full = measure(max(options.rounds // 3, 2), [BASE, "apidb"], FULL, report) if "apidb" in names else {}
     report("")
     print(
         f"{datetime.date.today()}, {options.rounds} rounds, Python {platform.python_version()}, botocore"
-        f" {botocore.__version__}, {platform.machine()}: medians of ratios, in parentheses their quartiles.\n"
+        f" {botocore.__version__}, {platform.machine()}: medians of ratios, in parentheses their quartiles."
     )
     for scheme, each in typical.items():
-        print(ratio_table(f"Cold, {scheme}", COLD, each) + "\n")
+        print("\n" + ratio_table(f"Cold, {scheme}", COLD, each))
     for scheme, each in typical.items():
-        print(ratio_table(f"Warm, {scheme}", WARM, each) + "\n")
-    print(ratio_table("Warm, HTTP, all fields", WARM, full["HTTP"]) + "\n")
-    print(log_table(typical["HTTP"]))
+        print("\n" + ratio_table(f"Warm, {scheme}", WARM, each))
+    for scheme, each in full.items():
+        print("\n" + ratio_table(f"Warm, {scheme}, all fields", WARM, each))
+    print("\n" + log_table(typical["HTTP"]))
+    if full:
+        prices = tomllib.loads((ROOT / "scripts" / "prices.toml").read_text())
+        print(f"\nIf a CPU of Lambda is as fast as this, and DynamoDB takes {WAIT * 1000:.0f} ms, apidb takes:\n")
+        print(memory_table(typical["TLS"], prices))
 
 
 if __name__ == "__main__":
