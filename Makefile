@@ -11,6 +11,7 @@ YES ?=
 EXPORT ?=
 FILE ?=
 API ?=
+ROUNDS ?= 30
 
 bin = .venv/bin
 so = $(filter 1 yes true,$(1))
@@ -54,6 +55,11 @@ export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or
 cost: .venv/installed  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
+bench: .venv/installed .bench/installed  ## compare speed with other handlers (ROUNDS=30), and show what grows: minutes
+	@PYTHONPATH=scripts .bench/bin/python bench/bench.py --rounds $(ROUNDS)
+	@$(bin)/python bench/grow.py
+	@$(bin)/python bench/shards.py
+
 lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
 	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -66,4 +72,10 @@ lock: .venv/installed  ## pin what requirements.in asks for, and all that it nee
 	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy status logs teardown import export cost lock
+.bench/installed: bench/requirements.txt requirements.txt
+	@echo "Installing what is compared into .bench"
+	@$(PYTHON) -m venv --clear .bench
+	@.bench/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@touch $@
+
+.PHONY: help run test check embed deploy status logs teardown import export cost bench lock

@@ -7,7 +7,17 @@ this file and page.html into the template.
 An item is a record, and what only the store sees: `owner`, the hash key of the
 indexes; `etag`, new at every change; `visit`, new at every visit; and `url`,
 the whole URL where the sort key `link` is not it.
+
+A cold start is kept short, and so is the first request after it: garbage is
+not looked for until all is imported, as all of that stays; the SDK is told
+which service it is for; and the connection to the table is made while Lambda
+gives more CPU than later, but not waited for where DynamoDB is out of reach.
+bench/README.md has what each of these is worth.
 """
+
+import gc
+
+gc.disable()
 
 import base64
 import hashlib
@@ -20,14 +30,16 @@ import time
 import traceback
 import uuid
 from collections import Counter
+from concurrent import futures
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.loaders import Loader
+from botocore.session import Session
 
 # --- Settings
 
@@ -44,7 +56,27 @@ ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a 
 # A call ends within 12 s: three attempts of 1 + 2 s, and waits. A request makes
 # two at most; the function has 25 s for them, and API Gateway waits 29 s.
 RETRIES = {"mode": "standard", "total_max_attempts": 3}
-dynamodb = boto3.client("dynamodb", config=Config(connect_timeout=1, read_timeout=2, retries=RETRIES))
+CONFIG = Config(connect_timeout=1, read_timeout=2, retries=RETRIES, parameter_validation=False, user_agent="apidb")
+
+
+class OneService(Loader):
+    """Load what the SDK knows of a service, without a look through all services for their names."""
+
+    def list_available_services(self, type_name):
+        return ["dynamodb"]
+
+
+def parse(response_dict, customized_response_dict, **_):
+    """Read an answer in the place of the SDK's parser, which is slow: DynamoDB's JSON is what it returns."""
+    if response_dict["status_code"] == 200:
+        customized_response_dict |= json.loads(response_dict["body"])
+        response_dict["body"] = b"{}"
+
+
+session = Session()
+session.register_component("data_loader", OneService())
+dynamodb = session.create_client("dynamodb", config=CONFIG)
+dynamodb.meta.events.register("before-parse.dynamodb", parse)
 
 # --- Errors
 
@@ -73,9 +105,9 @@ def require(holds, sentence):
 
 
 def text(name, value, most):
+    """Return text without what XML or UTF-8 cannot hold; tabs and ends of lines are fine."""
     require(isinstance(value, str), f"{name} must be a string.")
     require(len(value) <= most, f"{name} must have at most {most} characters, not {len(value)}.")
-    # What XML or UTF-8 cannot hold; tabs and ends of lines are fine.
     bad = re.search("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value)
     require(not bad, f"{name} must not contain control characters or lone surrogates.")
     return value
@@ -140,7 +172,8 @@ def canonical(link):
     """Return the form of an absolute http(s) URL in which equal ones are one link.
 
     Scheme and host in lower case, no white space around it, no default port, no
-    slash that ends it after the host; all else as given.
+    slash that ends it after the host; all else as given. A backslash is refused
+    where browsers would take it for a slash, and go to another host.
     """
     given = text("link", link, LINK_BYTES)
     link = given.strip()
@@ -157,7 +190,6 @@ def canonical(link):
             ipaddress.IPv6Address(place[1][1:-1])
     except ValueError:  # or characters that browsers turn into a / or an @
         place = None
-    # Browsers take a backslash for a slash, and would go to another host.
     valid = place and "\\" not in user
     require(valid, "link must have a valid host after the //, and a port up to 65535 if any.")
     port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else place[2]
@@ -186,8 +218,9 @@ def encode(value):
 
 
 def decode(attribute):
-    ((kind, value),) = attribute.items()
-    return value if kind == "S" else int(value) if kind == "N" else [decode(each) for each in value]
+    if "S" in attribute:
+        return attribute["S"]
+    return int(attribute["N"]) if "N" in attribute else list(map(decode, attribute["L"]))
 
 
 def record_of(item):
@@ -219,13 +252,6 @@ def live(item):
     return item
 
 
-def whole(answer, name):
-    """Return this part of an answer of DynamoDB; one that is damaged at each of the SDK's attempts lacks it."""
-    if name not in answer:
-        raise exceptions.HTTPClientError(error="damaged")
-    return answer[name]
-
-
 def find(link_id):
     """Return the item with this id as it is now, or None; its sort key is not known from the id."""
     if not re.fullmatch(NAME, link_id):
@@ -236,7 +262,7 @@ def find(link_id):
         ExpressionAttributeValues={":link_id": encode(link_id)},
         ConsistentRead=True,
     )
-    return next(filter(is_live, whole(page, "Items")), None)
+    return next(filter(is_live, page["Items"]), None)
 
 
 def page_of(query, count):
@@ -269,7 +295,7 @@ def page_of(query, count):
         **request,
     )
     records, last = [], page.get("LastEvaluatedKey")
-    for item in filter(is_live, whole(page, "Items")):
+    for item in filter(is_live, page["Items"]):
         record = record_of(item)
         tagged = record.get("tags", [])
         texts = [record["link"], record.get("title", ""), record.get("notes", ""), *tagged]
@@ -309,7 +335,8 @@ def write(operation, etag, condition, values, **request):
     """Do a conditional write that leaves an item with this etag, or None for no item.
 
     Return whether it is done, and the item as the operation returns it, or else
-    the one that is there, {} for none.
+    the one that is there, {} for none. When an answer is lost the SDK writes
+    again, and fails on what it did before; that is done.
     """
     values = {"now": int(time.time()), **values}
     try:
@@ -320,19 +347,20 @@ def write(operation, etag, condition, values, **request):
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             **request,
         )
-        return True, whole(done, "Attributes") if "ReturnValues" in request else {}
+        return True, done.get("Attributes", {})
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        # When an answer is lost the SDK writes again, and fails on what it did before.
         item = error.response.get("Item", {})
         again = error.response["ResponseMetadata"]["RetryAttempts"] > 0
         return again and item.get("etag") == (etag and encode(etag)), item
 
 
 def create(link_id, link, fields):
-    """Store a link if the id is free; return whether it was, and the item that is there now."""
+    """Store a link if the id is free; return whether it was, and the item that is there now.
+
+    An id always comes with the same sort key, so that it is there once.
+    """
     now = stamp()
     item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]} | now | fields
-    # An id always comes with the same sort key, so that it is there once.
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
     item = {name: encode(value) for name, value in item.items()}
@@ -400,13 +428,12 @@ def link_of(given, link_id):
     """Take the link out of a body, and return it as it is to be stored with this id."""
     require("link" in given, "link is missing.")
     link = canonical(given.pop("link"))
-    if link_id != link_id_of(link) and re.fullmatch(ID, link_id):
+    if re.fullmatch(ID, link_id) and link_id != link_id_of(link):
         raise Conflict("The URL of an id like this cannot change; PUT the other URL under a name of your own.")
     return link
 
 
-def to_json(value):
-    return json.dumps(value, ensure_ascii=False)
+to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def reply(status, body="", headers={}):
@@ -551,10 +578,14 @@ def delete_link(event, link_id):
 
 
 def go(event, link_id):
-    """GET /go/{link_id}: redirect to the link, and count the visit."""
+    """GET /go/{link_id}: redirect to the link, and count the visit.
+
+    When the SDK repeats the count, the item is as the first attempt left it.
+    What is not ASCII in the link is percent-encoded (RFC 3987, 3.1); all else
+    stays as it was stored.
+    """
     item = live(find(link_id))
     if COUNT_VISITS == "true" and event["httpMethod"] == "GET":
-        # Of a repetition by the SDK, the item is as the first attempt left it.
         _, item = write(
             dynamodb.update_item,
             None,
@@ -564,7 +595,6 @@ def go(event, link_id):
             UpdateExpression="SET visited_at = :at, visit = :visit ADD visits :one",
             ReturnValues="ALL_NEW",
         )
-    # What is not ASCII is percent-encoded (RFC 3987, 3.1); all else stays as it was stored.
     safe = "".join(map(chr, range(0x21, 0x7F)))
     return reply(302, headers={"Location": quote(record_of(live(item))["link"], safe)})
 
@@ -625,7 +655,6 @@ ROUTES = {
 
 # --- Entry point
 
-# By this CloudWatch makes metrics of a line of the log (embedded metric format).
 METRICS = [{"Name": "requests"}, {"Name": "errors"}, {"Name": "ms", "Unit": "Milliseconds"}]
 METRICS = [{"Namespace": STACK, "Dimensions": [["resource"]], "Metrics": METRICS}]
 
@@ -635,15 +664,16 @@ def is_transient(error):
     if isinstance(error, exceptions.ClientError):
         metadata = error.response["ResponseMetadata"]
         return "MaxAttemptsReached" in metadata or "RetryQuotaReached" in metadata
-    return isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError))
+    return isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError, json.JSONDecodeError))
 
 
 def dispatch(event, route, names):
+    """Return the answer of a route. OPTIONS comes here on open paths; on others API Gateway answers it."""
     if route not in ROUTES:
         raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
     method, methods = event["httpMethod"], ROUTES[route]
     allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
-    if method == "OPTIONS":  # of an open path; else API Gateway answers it
+    if method == "OPTIONS":
         return reply(200, headers={"Allow": allowed})
     answer = methods.get("GET" if method == "HEAD" else method)
     if not answer:
@@ -654,7 +684,11 @@ def dispatch(event, route, names):
 
 
 def lambda_handler(event, context):
-    """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line."""
+    """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line.
+
+    HEAD is GET without a body (RFC 9110, 9.3.2). CloudWatch makes metrics of
+    the line, by its embedded metric format.
+    """
     start = time.perf_counter()
     first, *names = path_of(event)
     route = f"/{first}" + "/{link_id}" * len(names)
@@ -669,7 +703,7 @@ def lambda_handler(event, context):
             else:
                 error = Error("Something went wrong here; the log has it under the reference.")
         answer = reply_error(event, error)
-    if event["httpMethod"] == "HEAD":  # is GET without a body (RFC 9110, 9.3.2)
+    if event["httpMethod"] == "HEAD":
         answer["body"] = ""
     status, ms = answer["statusCode"], round((time.perf_counter() - start) * 1000, 1)
     log |= {"status": status, "ms": ms, "request_id": event["requestContext"]["requestId"]}
@@ -693,3 +727,9 @@ HASHES = " ".join(map(csp_hash, re.findall("<(?:style|script)>(.*?)</", PAGE, re
 POLICY = f"default-src {HASHES}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HTML = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY}
 HTML["Cross-Origin-Opener-Policy"] = "same-origin"
+
+# --- Ready
+
+futures.wait([futures.ThreadPoolExecutor().submit(find, "health")], 1)
+gc.freeze()
+gc.enable()

@@ -150,6 +150,14 @@ def module(template):
         yield index
 
 
+def another_client(handler, config=None, url=None):
+    """Return a client of DynamoDB made as the handler's is, but for this configuration and endpoint."""
+    config = config or handler.CONFIG
+    client = handler.session.create_client("dynamodb", config=config, endpoint_url=url)
+    client.meta.events.register("before-parse.dynamodb", handler.parse)
+    return client
+
+
 @pytest.fixture
 def handler(template, module):
     """The handler on an empty table, which moto makes from the template's."""

@@ -146,7 +146,7 @@ def test_metrics_are_those_in_the_log_line():
 
 def by_hand(template):
     """Return prices with which one can reckon by hand."""
-    usd = {"api_request": 10, "lambda_request": 20, "lambda_gb_second": 4, "write_unit": 1000, "read_unit": 100}
+    usd = {"api_request": 10, "lambda_request": 20, "lambda_gb_second": 2, "write_unit": 1000, "read_unit": 100}
     usd |= {"stored_gb_month": 8, "backup_gb_month": 4, "log_gb": 2, "log_gb_month": 0, "metric_month": 73}
     usd |= {"alarm_month": 1, "out_gb": 3}
     per = {"log_gb": 2**-30, "out_gb": 2**-30, "stored_gb_month": 2**-30, "backup_gb_month": 2**-30}
@@ -154,7 +154,7 @@ def by_hand(template):
     assumed |= {"gateway_bytes": 400, "log_event_bytes": 26, "reserved_concurrency": 10}
     price = {name: {"usd": usd[name], "per": per.get(name, 1)} for name in usd}
     prices = cost.Prices({"price": price, "assumed": assumed}, template)
-    assert prices.memory == 256, "reckon again"
+    assert prices.memory == 512, "reckon again"
     return prices
 
 
@@ -213,10 +213,10 @@ def test_requests_are_in_the_order_of_their_price(printed):
 
 def test_a_row_by_hand(printed, kinds):
     new = kinds["new"]
-    usd = 3.50 + 0.20 + 3 * 0.625 + 16 * 256 / 1024 / 1000 * 13.3334  # 5 + 10 ms, and some for 0.6 KB
+    usd = 3.50 + 0.20 + 3 * 0.625 + 12 * 512 / 1024 / 1000 * 13.3334  # 3 + 8 ms, and some for 0.6 KB
     usd += (new.log + 26) / 2**30 * 1_000_000 * (0.50 + 0.03 * 30 * 24 / 730) + (new.out + 400) / 2**30 * 90_000
     row = cells(printed, "`POST /link`, a new link")
-    assert row == ["0", "3", str(new.out), str(new.log), "16", f"{usd:.2f}", "1%"]
+    assert row == ["0", "3", str(new.out), str(new.log), "12", f"{usd:.2f}", "1%"]
     gb = 10_000_000 * (new.stored + 100) / 2**30
     (idle,) = re.findall(r"^\| Nobody calls \| 10,000,000 \| 0 (\|.*)", printed, re.M)
     assert idle.endswith(f"| {gb * 3 * 0.25:.2f} | {gb * 0.20:.2f} | {gb * 0.95:.2f} |")

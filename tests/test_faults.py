@@ -15,7 +15,7 @@ import botocore.exceptions
 import pytest
 import yaml
 from botocore.config import Config
-from conftest import ROOT, Api, plain, proxy_response, recorded
+from conftest import ROOT, Api, another_client, plain, proxy_response, recorded
 from faults import LOST, WIRE, proxy
 
 SEED = 5
@@ -177,8 +177,7 @@ def table(template, handler, engine, monkeypatch):
     shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
     direct.create_table(TableName="links", **{name: plain(properties[name]) for name in shape})
     with proxy(engine.settings["AWS_ENDPOINT_URL"]) as url:
-        config = handler.dynamodb.meta.config
-        monkeypatch.setattr(handler, "dynamodb", boto3.client("dynamodb", endpoint_url=url, config=config))
+        monkeypatch.setattr(handler, "dynamodb", another_client(handler, url=url))
         yield direct
         handler.dynamodb.close()
     direct.delete_table(TableName="links")
@@ -286,7 +285,7 @@ def test_a_table_that_never_answers_is_given_up(handler, monkeypatch, waits, req
     with socket.create_server(("127.0.0.1", 0)) as stub:
         url = f"http://127.0.0.1:{stub.getsockname()[1]}"
         quick = config.merge(Config(read_timeout=config.read_timeout / 100))
-        client = boto3.client("dynamodb", endpoint_url=url, config=quick)
+        client = another_client(handler, quick, url)
         client.meta.events.register_first("before-send.dynamodb", lambda request, **_: attempts.append(request))
         monkeypatch.setattr(handler, "dynamodb", client)
         assert answer_to(handler, request_).status_code == 503
@@ -296,9 +295,11 @@ def test_a_table_that_never_answers_is_given_up(handler, monkeypatch, waits, req
 
 
 @pytest.mark.parametrize("request_", CALLS, ids=by_name)
-def test_the_slowest_request_ends_before_the_function_must(handler, template, waits, request_):
+def test_the_slowest_request_ends_before_the_function_must(handler, template, monkeypatch, waits, request_):
     """The worst is a call that succeeds at its last attempt, and then one that does not."""
     attempts, config = [], handler.dynamodb.meta.config
+    # Of its own, since after many failures a client tries no more.
+    monkeypatch.setattr(handler, "dynamodb", another_client(handler))
     answer_to(handler, ("PUT", "/link/docs", LINK))
 
     def slow(request, **_):

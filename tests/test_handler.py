@@ -6,11 +6,10 @@ import json
 import re
 import time
 
-import boto3
 import botocore.exceptions
 import pytest
 from botocore.awsrequest import AWSResponse
-from conftest import Api, proxy_response, recorded
+from conftest import Api, another_client, proxy_response, recorded
 
 GOOGLE = "https://www.google.com"
 LINK = {"link": GOOGLE}
@@ -133,7 +132,7 @@ def test_when_something_else_fails(api, before_send, capsys, case):
 
 def test_when_the_sdk_may_not_try_again_so_often(handler, monkeypatch, no_waiting):
     """After many failures the SDK fails at once, until requests succeed again (its retry quota)."""
-    client = boto3.client("dynamodb", config=handler.dynamodb.meta.config)
+    client = another_client(handler)
     client.meta.events.register_first("before-send.dynamodb", TRANSIENT["broken"])
     monkeypatch.setattr(handler, "dynamodb", client)
     for _ in range(60):

@@ -77,7 +77,7 @@ def run(engine, command, folder=ROOT):
 
 
 def make(engine, *arguments):
-    return run(engine, ["make", *arguments])
+    return run(engine, ["make", "--no-print-directory", *arguments])
 
 
 def script(engine, *arguments, folder=ROOT):

@@ -175,7 +175,7 @@ def test_create_update_and_delete(engine, tmp_path):
         record = api.post(GOOGLE, title="T")
 
         changed = TEMPLATE.read_text().replace("The body must be a JSON object", "The body should be one")
-        changed = changed.replace("MemorySize: 256", "MemorySize: 512")
+        changed = changed.replace("MemorySize: 512", "MemorySize: 1024")
         (tmp_path / "changed.yml").write_text(changed)
         update = f"cloudformation update-stack --stack-name first --template-body file://{tmp_path}/changed.yml"
         aws(engine, *update.split(), "--capabilities", "CAPABILITY_NAMED_IAM")

@@ -444,7 +444,7 @@ def test_check_writes_nothing_and_says_what_mends(copy, monkeypatch, capsys):
         ("'GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS'", "'GET'", True),
         ("ResponseType: DEFAULT_4XX", "ResponseType: ACCESS_DENIED", True),
         ("Types: [REGIONAL]", "Types: [EDGE]", True),
-        ("MemorySize: 256", "MemorySize: 512", False),
+        ("MemorySize: 512", "MemorySize: 1024", False),
         ("StageName: prod", "StageName: v1", False),
         ("# The function knows the paths", "# Another comment", False),
     ],
