@@ -16,7 +16,7 @@ import pytest
 import yaml
 from botocore.config import Config
 from conftest import ROOT, Api, another_client, plain, proxy_response, recorded
-from faults import LOST, WIRE, proxy
+from faults import WIRE, proxy
 
 SEED = 5
 REQUESTS = 2500
