@@ -1,10 +1,9 @@
-"""Put a template's sources into it: `embed.py` writes, `embed.py --check` only looks.
+"""Put the sources of templates into them: `embed.py` writes, `embed.py --check` only looks.
 
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
 relative to the template, as its `Code.ZipFile`: line by line, but without
-docstrings, and with one space a level in place of four, since each byte of a
-template counts. Where it reads a text beside it, by
-Path(__file__).with_name("page.html").read_text(), it gets the text.
+docstrings, since each byte of a template counts. Where it reads a text beside
+it, by Path(__file__).with_name("page.html").read_text(), it gets the text.
 
 The logical ID of the API's deployment ends in a hash over what a deployment
 publishes, so that an update of the stack makes a new one when, and only when,
@@ -14,6 +13,7 @@ that changed.
 import argparse
 import ast
 import hashlib
+import os
 import re
 import sys
 import textwrap
@@ -22,7 +22,8 @@ from pathlib import Path
 import yaml
 
 MOST_BYTES = 51_200  # what create-stack takes as --template-body (CloudFormation quotas)
-WARN_BYTES = 48_000
+WARN_BYTES = 46_000
+ROOT = Path(__file__).parent.parent
 # What AWS::ApiGateway::Deployment takes a snapshot of.
 PUBLISHED = {
     f"AWS::ApiGateway::{kind}"
@@ -74,17 +75,12 @@ def deployment_hash(text, settings={}):
 
 
 def concise(code):
-    """Return Python code without its docstrings, and with one space a level."""
-    lines, left_out, as_they_are = code.splitlines(keepends=True), set(), set()
+    """Return Python code without its docstrings."""
+    lines, left_out = code.splitlines(keepends=True), set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None and node.body[1:]:
             end = node.body[0].end_lineno
             left_out.update(range(node.body[0].lineno, end + 1 + lines[end].isspace()))
-        if isinstance(node, (ast.Constant, ast.JoinedStr)):  # a text of several lines
-            as_they_are.update(range(node.lineno + 1, node.end_lineno + 1))
-    for number, line in enumerate(lines, 1):
-        if number not in as_they_are:
-            lines[number - 1] = re.sub("^(    )+", lambda indent: indent[0][::4], line)
     return "".join(line for number, line in enumerate(lines, 1) if number not in left_out)
 
 
@@ -143,29 +139,45 @@ def with_deployment(text, settings={}):
     return text
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("template", nargs="?", type=Path, default=Path("setupapidb.yml"))
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
-    options = parser.parse_args()
-    template = options.template
+def templates():
+    """Return the paths of all templates of the repository."""
+    root = Path(os.path.relpath(ROOT))
+    return [root / "setupapidb.yml", *sorted(root.glob("addons/*.yml")), *sorted(root.glob("stacks/*.yml"))]
+
+
+def embed(template, check):
+    """Write a template with its sources as they are now, or with `check` only look; print its size.
+
+    Return what is wrong as a sentence, "" if nothing is.
+    """
     try:
         before, sourced = template.read_text(), with_sources(template)
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        return str(error)
     after = with_deployment(sourced)
     size = len(after.encode())
     print(f"{template}: {size:,} of {MOST_BYTES:,} bytes")
     if size > MOST_BYTES:
-        sys.exit(f"That is more than create-stack takes. Make {template} or its sources shorter.")
+        return f"That is more than create-stack takes. Make {template} or its sources shorter."
     if size > WARN_BYTES:
         print("That is close to what create-stack takes.")
-    if not options.check:
+    if not check:
         template.write_text(after)
     elif before != sourced:
-        sys.exit(f"{template} differs from its sources. Run: make embed")
+        return f"{template} differs from its sources. Run: make embed"
     elif sourced != after:
-        sys.exit(f"The name of the deployment in {template} is stale. Run: make embed")
+        return f"The name of the deployment in {template} is stale. Run: make embed"
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("templates", nargs="*", type=Path, help="all of the repository if none")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
+    options = parser.parse_args()
+    given = options.templates or templates()
+    wrong = [embed(template, options.check) for template in given]
+    sys.exit("\n".join(filter(None, wrong)) or None)
 
 
 if __name__ == "__main__":

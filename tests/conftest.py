@@ -250,13 +250,18 @@ def resource_ids(engine, stack):
     }
 
 
-def create_stack(engine, name, parameters=NEVER_THROTTLED):
-    """Create a stack as the README does, with these parameters; return its APIUrl."""
-    command = f"cloudformation create-stack --stack-name {name} --template-body file://setupapidb.yml"
+def create(engine, name, template, parameters):
+    """Create a stack of a template as the README does, with these parameters."""
+    command = f"cloudformation create-stack --stack-name {name} --template-body file://{template}"
     given = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
     more = ["--parameters", *given] if given else []
     aws(engine, *command.split(), "--capabilities", "CAPABILITY_NAMED_IAM", *more)
     assert settled(engine, name)["StackStatus"] == "CREATE_COMPLETE"
+
+
+def create_stack(engine, name, parameters=NEVER_THROTTLED):
+    """Create a store with these parameters; return its APIUrl."""
+    create(engine, name, "setupapidb.yml", parameters)
     return outputs(engine, name)["APIUrl"]
 
 
