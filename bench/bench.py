@@ -36,6 +36,7 @@ BASE = "textbook"
 NAMES = {"apidb": "lambda_handler", BASE: "lambda_handler", "powertools": "lambda_handler"}
 NAMES |= {"fastapi": "handler", "chalice": "app"}
 SETTINGS = {
+    "ACCESS": "open",
     "ALLOWED_ORIGIN": "*",
     "COUNT_VISITS": "true",
     "STACK": "apidb",
@@ -43,6 +44,7 @@ SETTINGS = {
     "VERSION": "1",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,

@@ -52,21 +52,34 @@ class Kind(cost.Kind):
 
 
 class Store:
-    """Answers a client's queries of an index, and scans, by DynamoDB's rules, as a table of `count` links would.
+    """Answers queries of an index, and scans, by DynamoDB's rules, as a table of `count` links would.
 
     `make` returns the item of a number; numbers are in the order of time, all
-    items have as many bytes, and a URL ends in its number. Other calls pass.
+    items have as many bytes, and a URL ends in its number.
     """
 
-    def __init__(self, client, make):
+    def __init__(self, make):
         self.count, self.make = 0, make
         self.most = cost.MB // cost.item_bytes(make(0))  # that a call reads
-        client.meta.events.register("before-call.dynamodb", self.answer)
 
-    def answer(self, model, params, **_):
-        asked = json.loads(params["body"])
-        if model.name == "Scan" or "IndexName" in asked:
-            return AWSResponse(None, 200, {}, None), self.page(asked)
+    def behind(self, index):
+        """Let it answer what the handler asks of an index."""
+        call = index.call
+
+        def answer(operation, values, **request):
+            if "IndexName" not in request:
+                return call(operation, values, **request)
+            return json.loads(json.dumps(self.page(request)), object_hook=index.decode)
+
+        index.call = answer
+
+    def scanned_by(self, client):
+        """Let it answer a client's scans."""
+
+        def answer(params, **_):
+            return AWSResponse(None, 200, {}, None), self.page(json.loads(params["body"]))
+
+        client.meta.events.register("before-call.dynamodb.Scan", answer)
 
     def page(self, asked):
         whole = asked.get("KeyConditionExpression", "#owner = :owner") == "#owner = :owner"
@@ -111,19 +124,21 @@ def textbook(number):
 class Meter(cost.Meter):
     """Counts also the bytes that are read, and what the busiest partition of an index has to do."""
 
-    def after(self, model, parsed, context, **more):
-        if not self.kind:
-            return
+    def read(self, values, request):
         reads = self.kind.reads
-        super().after(model, parsed, context, **more)
-        if model.name == "Query":
-            self.kind.bytes += sum(map(cost.item_bytes, parsed["Items"]))
-            if "IndexName" in context["request"]:
-                self.kind.busiest += (self.kind.reads - reads) / PARTITION_READS
-        else:
-            old, new = context["item"], self.item(context["request"])
-            units = max(cost.units_of_write(old, new, [key]) for key in self.indexes)
-            self.kind.busiest += (units - cost.units_of_write(old, new, [])) / PARTITION_WRITES
+        answer = super().read(values, request)
+        self.kind.bytes += sum(cost.item_bytes(self.index.encode_all(item)) for item in answer["Items"])
+        if "IndexName" in request:
+            self.kind.busiest += (self.kind.reads - reads) / PARTITION_READS
+        return answer
+
+    def write(self, operation, values, request):
+        old = self.item(request)
+        answer = super().write(operation, values, request)
+        new = self.item(request)
+        units = max(cost.units_of_write(old, new, [key]) for key in self.indexes)
+        self.kind.busiest += (units - cost.units_of_write(old, new, [])) / PARTITION_WRITES
+        return answer
 
 
 def send(index, method, path, body=None):
@@ -153,7 +168,7 @@ def requests(index, store, count):
 def measured(index, store, meter, count):
     """Return the kinds of requests to the handler, measured on `count` links."""
     store.count, kinds = count, []
-    meter.reader.put_item(TableName=index.TABLE, Item=store.make(count // 2))  # which is asked for by its id
+    meter.client.put_item(TableName=index.TABLE, Item=store.make(count // 2))  # which is asked for by its id
     for name, *request in requests(index, store, count):
         meter.kind = Kind(name, links=count)
         answer, log = send(index, *request)
@@ -164,9 +179,15 @@ def measured(index, store, meter, count):
     return kinds
 
 
+def textbook_client():
+    """Return a client of DynamoDB as tutorials make it; a Store has to answer it."""
+    return boto3.client("dynamodb", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+
+
 def scanned(client, count):
     """Return the kinds of listing by scan: one call, as tutorials do it, and all that it takes."""
-    store = Store(client, textbook)
+    store = Store(textbook)
+    store.scanned_by(client)
     store.count, kinds = count, []
     pages = client.get_paginator("scan").paginate(TableName="textbook")
     first = itertools.islice(pages, 1)
@@ -243,9 +264,10 @@ def stores(template):
     """Give the handler, a Store of its links, and a Meter of what it asks."""
     # A clock by which each request takes as long, so that the line in the log always has as many bytes.
     clock = mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__)
-    with cost.handler(template) as index, clock:
-        meter = Meter(index.dynamodb, template["Resources"]["Table"]["Properties"])
-        yield index, Store(index.dynamodb, maker(index, meter.reader)), meter
+    with cost.handler(template) as (index, client), clock:
+        store = Store(maker(index, client))
+        store.behind(index)
+        yield index, store, Meter(index, client, template["Resources"]["Table"]["Properties"])
 
 
 def report(template, data):
@@ -253,7 +275,7 @@ def report(template, data):
     prices = cost.Prices(data, template)
     with stores(template) as (index, store, meter):
         by_count = [measured(index, store, meter, count) for count in COUNTS]
-        scans = [scanned(boto3.client("dynamodb"), count) for count in COUNTS]
+        scans = [scanned(textbook_client(), count) for count in COUNTS]
     kinds = itertools.chain(*zip(*by_count), *zip(*scans))
     most = by_count[-1]
     search = next(kind for kind in most if "?q=" in kind.name)

@@ -12,8 +12,7 @@ DynamoDB is asked by its low-level API, JSON over HTTPS, with the SDK's signer
 and HTTP session: starting a client of the SDK takes longer than all else here.
 A cold start is kept short, and so is the first request after it: garbage is
 not looked for until all is imported, as all of that stays; and the connection
-to the table is made while Lambda gives more CPU than later, but not waited for
-where DynamoDB is out of reach. bench/README.md has what each of these is worth.
+to the table is made while Lambda gives more CPU than later. bench/README.md has what each of these is worth.
 """
 
 import gc
@@ -28,7 +27,7 @@ import os
 import random
 import re
 import socket
-import threading
+import string
 import time
 import traceback
 import uuid
@@ -45,10 +44,9 @@ from botocore.httpsession import URLLib3Session
 
 # --- Settings
 
-names = ("ACCESS", "ALLOWED_ORIGIN", "COUNT_VISITS", "STACK", "STACK_ID", "TABLE", "VERSION")
+names = "ACCESS ALLOWED_ORIGIN COUNT_VISITS STACK STACK_ID TABLE VERSION".split()
 ACCESS, ALLOWED_ORIGIN, COUNT_VISITS, STACK, STACK_ID, TABLE, VERSION = map(os.environ.get, names)
-ENDPOINTS = map(os.environ.get, ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "ENDPOINT"))
-ENDPOINT = next(filter(None, ENDPOINTS))
+ENDPOINT = next(filter(None, map(os.environ.get, ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "ENDPOINT"))))
 
 OWNER = "everyone"  # the one partition of the indexes
 BODY_BYTES = 262_144  # a record with all that it can have takes less, in each encoding of JSON
@@ -57,20 +55,6 @@ SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
 SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
 NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
 ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a UUIDv5
-
-# What a call of DynamoDB may take, in seconds. A request makes two at most; the
-# function has 25 s for them, and API Gateway waits 29 s.
-ATTEMPTS, CONNECT, READ, DEADLINE = 3, 1, 2, 8
-# What passes by itself, besides 5xx (Developer Guide, "Error handling with DynamoDB"; the SDK's standard mode).
-PASSING = {
-    "InternalServerError",
-    "ProvisionedThroughputExceededException",
-    "ReplicatedWriteConflictException",
-    "RequestLimitExceeded",
-    "ThrottlingException",
-    "TransactionConflictException",
-    "TransactionInProgressException",
-}
 
 # --- Errors
 
@@ -87,10 +71,13 @@ class MethodNotAllowed(Error): status = 405
 class Conflict(Error): status = 409
 class PreconditionFailed(Error): status = 412
 class ContentTooLarge(Error): status = 413
-class ServiceUnavailable(Error): status, headers = 503, {"Retry-After": "1"}
 
 
-BUSY = "The store is busy; try again soon."
+class ServiceUnavailable(Error):
+    status, headers = 503, {"Retry-After": "1"}
+
+    def __init__(self):
+        super().__init__("The store is busy; try again soon.")
 
 
 def require(holds, sentence):
@@ -112,19 +99,17 @@ def text(name, value, most):
 
 
 def tags(name, value, most):
-    few = isinstance(value, list) and len(value) <= most
-    require(few, f"{name} must be an array of at most {most} strings.")
+    require(isinstance(value, list) and len(value) <= most, f"{name} must be an array of at most {most} strings.")
     for tag in value:
         require(text(f"Each of {name}", tag, 64).strip(), f"Each of {name} must not be blank.")
     return list(dict.fromkeys(value))
 
 
-def moment(name, value, tense=None):
+def moment(name, value, tense):
     """Return a datetime of RFC 3339 text, which must be in the past or the future if a tense says so."""
+    shape = r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:[0-5]\d)"
     try:
-        if not re.fullmatch(r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value):
-            raise ValueError
-        when = datetime.fromisoformat(value).astimezone(timezone.utc)
+        when = datetime.fromisoformat(re.fullmatch(shape, value)[0]).astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
         raise BadRequest(f"{name} must be a date and time like 2030-12-31T23:59:59Z.") from None
     is_past = when <= datetime.now(timezone.utc)
@@ -188,8 +173,7 @@ def canonical(link):
             ipaddress.IPv6Address(place[1][1:-1])
     except ValueError:  # or characters that browsers turn into a / or an @
         place = None
-    valid = place and "\\" not in user
-    require(valid, "link must have a valid host after the //, and a port up to 65535 if any.")
+    require(place and "\\" not in user, "link must have a valid host after the //, and a port up to 65535 if any.")
     port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else place[2]
     link = f"{scheme}://{user}{at}{place[1].lower()}{port}{rest if rest != '/' else ''}"
     size = len(link.encode())
@@ -204,64 +188,73 @@ def link_id_of(link):
 
 # --- DynamoDB
 
+# What a call may take, in seconds: each attempt to connect and to read, and all of it. A request makes two
+# calls at most; the function has 25 s for them, and API Gateway waits 29 s.
+CONNECT, READ, DEADLINE = 1, 2, 8
+# What passes by itself, besides 5xx, 408 and 429 (Developer Guide, "Error handling with DynamoDB").
+PASSING = """ProvisionedThroughputExceededException ReplicatedWriteConflictException RequestLimitExceeded
+    ThrottlingException TransactionConflictException InternalServerError""".split()
+
 Credentials = namedtuple("Credentials", "access_key secret_key token")
 keys = map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 signer = SigV4Auth(Credentials(*keys), "dynamodb", os.environ["AWS_REGION"])
 at_once = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # else each request waits 40 ms
-certificates = os.environ.get("AWS_CA_BUNDLE", True)
-http = URLLib3Session(certificates, timeout=(CONNECT, READ), socket_options=at_once)
+http = URLLib3Session(os.environ.get("AWS_CA_BUNDLE", True), timeout=(CONNECT, READ), socket_options=at_once)
 
 
-class Passing(Exception):
-    """An answer of DynamoDB after which the same may be asked again."""
+def encode(value):
+    """Return a value as an attribute in DynamoDB's JSON."""
+    if isinstance(value, list):
+        return {"L": list(map(encode, value))}
+    return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
 
-class ConditionFailed(Exception):
-    """The item that is there is not as a write wants it; {} for none."""
+def encode_all(values, mark=""):
+    return {mark + name: encode(value) for name, value in values.items()}
 
-    def __init__(self, item):
-        self.item, self.repeated = item, False
+
+def decode(value):
+    """Return the value of an attribute, and all else in DynamoDB's JSON as it is."""
+    if "S" in value:
+        return value["S"]
+    return int(value["N"]) if "N" in value else value.get("L", value)
 
 
 def ask(operation, body):
-    """Return what DynamoDB answers to one request."""
+    """Return what DynamoDB answers to one request: what was asked for, or how a condition failed.
+
+    ConnectionError: it did not do it, or its answer is damaged, and it may be asked again.
+    """
     headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"DynamoDB_20120810.{operation}"}
     request = AWSRequest("POST", ENDPOINT, headers, body)
     signer.add_auth(request)
     answer = http.send(request.prepare())
     status, content = answer.status_code, answer.content
-    if status >= 500 or status in (408, 429):
-        raise Passing(f"DynamoDB answered {operation} with {status}: {content[:500]}")
-    if int(answer.headers.get("x-amz-crc32", -1)) not in (-1, zlib.crc32(content)):
-        raise Passing(f"DynamoDB's answer to {operation} came damaged.")
-    value = json.loads(content)
-    if status == 200:
-        return value
+    whole = int(answer.headers.get("x-amz-crc32", 0)) in (0, zlib.crc32(content))
+    value = json.loads(content, object_hook=decode) if whole else {}
     code = value.get("__type", "").rpartition("#")[2]
-    if code == "ConditionalCheckFailedException":
-        raise ConditionFailed(value.get("Item", {}))
-    message = f"DynamoDB refused {operation}: {code}: {value.get('message') or value.get('Message')}"
-    raise (Passing if code in PASSING else RuntimeError)(message)
+    if whole and (status == 200 or code == "ConditionalCheckFailedException"):
+        return value
+    passing = not whole or status >= 500 or status in (408, 429) or code in PASSING
+    raise (ConnectionError if passing else RuntimeError)(f"{operation} got {status} of DynamoDB: {content[:500]}")
 
 
-def call(operation, **request):
-    """Return what DynamoDB answers to an operation on the table, asked again when it did not do it.
+def call(operation, values, attempts=3, **request):
+    """Return what DynamoDB answers to an operation on the table whose expressions have these values.
 
-    ConditionFailed tells whether it was repeated, and so may have met what it
-    did itself. ServiceUnavailable: DynamoDB is throttling, or out of reach.
+    It is asked again if need be, and `repeated` in the answer is whether it was: then a condition may have failed
+    on what was done before. ServiceUnavailable: DynamoDB throttles, or is out of reach.
     """
-    body = json.dumps({"TableName": TABLE, **request}).encode()
+    request |= {"TableName": TABLE, "ExpressionAttributeValues": encode_all(values, ":")}
+    body = json.dumps(request).encode()
     end = time.monotonic() + DEADLINE
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         try:
-            return ask(operation, body)
-        except ConditionFailed as failure:
-            failure.repeated = attempt > 0
-            raise
-        except (Passing, BotoCoreError, ValueError) as failure:  # or no answer, or one that is no JSON
-            wait = random.random() * 2**attempt / 2
-            if attempt + 1 == ATTEMPTS or time.monotonic() + wait + CONNECT + READ > end:
-                raise ServiceUnavailable(BUSY) from failure
+            return ask(operation, body) | {"repeated": attempt > 0}
+        except (ConnectionError, BotoCoreError, ValueError) as failure:  # the last for what is no JSON
+            wait = random.random() * 2**attempt / 4
+            if attempt + 1 == attempts or time.monotonic() + wait + CONNECT + READ > end:
+                raise ServiceUnavailable from failure
         time.sleep(wait)
 
 
@@ -272,38 +265,26 @@ FREE = "(attribute_not_exists(link_id) OR expires_at <= :now)"
 LIVE = "NOT " + FREE
 
 
-def encode(value):
-    if isinstance(value, list):
-        return {"L": [encode(each) for each in value]}
-    return {"S": value} if isinstance(value, str) else {"N": str(value)}
-
-
-def decode(attribute):
-    if "S" in attribute:
-        return attribute["S"]
-    return int(attribute["N"]) if "N" in attribute else list(map(decode, attribute["L"]))
-
-
 def record_of(item):
     """Return the record that clients see of an item."""
-    record = {name: decode(item[name]) for name in RECORD if name in item}
+    record = {name: item[name] for name in RECORD if name in item}
     if "url" in item:
-        record["link"] = decode(item["url"])
+        record["link"] = item["url"]
     if "expires_at" in item:
         record["expires_at"] = rfc3339(datetime.fromtimestamp(record["expires_at"], timezone.utc))
     return record
 
 
 def key_of(item):
-    return {name: item[name] for name in ("link_id", "link")}
+    return encode_all({name: item[name] for name in ("link_id", "link")})
 
 
 def etag_of(item):
-    return f'"{decode(item["etag"])}"'
+    return f'"{item["etag"]}"'
 
 
 def is_live(item):
-    return bool(item) and ("expires_at" not in item or decode(item["expires_at"]) > time.time())
+    return bool(item) and ("expires_at" not in item or item["expires_at"] > time.time())
 
 
 def live(item):
@@ -317,13 +298,16 @@ def find(link_id):
     """Return the item with this id as it is now, or None; its sort key is not known from the id."""
     if not re.fullmatch(NAME, link_id):
         return None
-    page = call(
-        "Query",
-        KeyConditionExpression="link_id = :link_id",
-        ExpressionAttributeValues={":link_id": encode(link_id)},
-        ConsistentRead=True,
-    )
+    page = call("Query", {"id": link_id}, KeyConditionExpression="link_id = :id", ConsistentRead=True)
     return next(filter(is_live, page["Items"]), None)
+
+
+def matches(item, wanted, words):
+    """Return whether an item has all these tags, and each of these words somewhere."""
+    record = record_of(item)
+    tagged = record.get("tags", [])
+    searched = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged]).casefold()
+    return wanted.issubset(tagged) and all(word in searched for word in words)
 
 
 def page_of(query, count):
@@ -335,39 +319,25 @@ def page_of(query, count):
     wanted = set(tags("tag", query.get("tag", []), 32))
     words = text("q", query.get("q", [""])[0], 512).casefold().split()
     index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
-    condition, values, request = "#owner = :owner", {":owner": encode(OWNER)}, {}
-    since = rfc3339(moment("since", query["since"][0])) if "since" in query else None
+    since = timestamp("since", query["since"][0], None) if "since" in query else None
+    condition, values, request = "#owner = :owner", {"owner": OWNER}, {}
     if "cursor" in query:
         request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
     elif since:
         condition += " AND updated_at >= :since"
-        values[":since"] = encode(since)
+        values["since"] = since
     if not wanted and not words:
         request["Limit"] = count + 1  # one more tells whether another page follows
     names = {f"#{name}": name for name in ("url", *RECORD)}
-    page = call(
-        "Query",
-        IndexName=index,
-        KeyConditionExpression=condition,
-        ExpressionAttributeNames={"#owner": "owner", **names},
-        ExpressionAttributeValues=values,
-        ProjectionExpression=", ".join(names),
-        ScanIndexForward="since" in query,
-        **request,
-    )
-    records, last = [], page.get("LastEvaluatedKey")
-    for item in filter(is_live, page["Items"]):
-        record = record_of(item)
-        tagged = record.get("tags", [])
-        texts = [record["link"], record.get("title", ""), record.get("notes", ""), *tagged]
-        searched = "\n".join(texts).casefold() if words else ""
-        if wanted.issubset(tagged) and all(word in searched for word in words):
-            if len(records) == count:
-                last = before
-                break
-            records.append(record)
-            before = item
-    return records, last and cursor_of([decode(last[name]) for name in (order, "link_id", "link")], order)
+    request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": {"#owner": "owner", **names}}
+    request |= {"IndexName": index, "KeyConditionExpression": condition, "ScanIndexForward": "since" in query}
+    page = call("Query", values, **request)
+    items = list(filter(is_live, page["Items"]))
+    if wanted or words:
+        items = [item for item in items if matches(item, wanted, words)]
+    last = items[count - 1] if len(items) > count else page.get("LastEvaluatedKey")
+    cursor = last and cursor_of([last[name] for name in (order, "link_id", "link")], order)
+    return list(map(record_of, items[:count])), cursor
 
 
 def cursor_of(key, order):
@@ -384,7 +354,7 @@ def start_of(cursor, order):
         key = []
     intact = hmac.compare_digest(cursor_of(key, order).encode(), cursor.encode(errors="replace"))
     require(intact, "cursor must be one from a Link header of this API.")
-    return dict(zip(("owner", order, "link_id", "link"), map(encode, [OWNER, *key])))
+    return encode_all(dict(zip(("owner", order, "link_id", "link"), [OWNER, *key])))
 
 
 def stamp():
@@ -399,18 +369,12 @@ def write(operation, etag, condition, values, **request):
     the one that is there, {} for none. When an answer is lost it is written
     again, and fails on what it did before; that is done.
     """
-    values = {"now": int(time.time()), **values}
-    try:
-        done = call(
-            operation,
-            ConditionExpression=condition,
-            ExpressionAttributeValues={f":{name}": encode(value) for name, value in values.items()},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            **request,
-        )
-        return True, done.get("Attributes", {})
-    except ConditionFailed as failure:
-        return failure.repeated and failure.item.get("etag") == (etag and encode(etag)), failure.item
+    request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    answer = call(operation, {"now": int(time.time()), **values}, **request)
+    if "__type" not in answer:
+        return True, answer.get("Attributes", {})
+    item = answer.get("Item", {})
+    return answer["repeated"] and item.get("etag") == etag, item
 
 
 def create(link_id, link, fields):
@@ -422,67 +386,126 @@ def create(link_id, link, fields):
     item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]} | now | fields
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
-    item = {name: encode(value) for name, value in item.items()}
-    new, there = write("PutItem", now["etag"], FREE, {}, Item=item)
+    new, there = write("PutItem", now["etag"], FREE, {}, Item=encode_all(item))
     return new, item if new else there
 
 
-# --- Requests and answers
+# --- Requests
 
 
-def headers_of(event):
-    """Return the headers by names in lower case; lines of one name are one (RFC 9110, 5.3)."""
-    given = event["multiValueHeaders"] or {}
-    return {name.lower(): ", ".join(lines) for name, lines in given.items()}
+class Request:
+    """What a Lambda proxy event of API Gateway says of a request."""
 
+    def __init__(self, event):
+        context, headers = event["requestContext"], event["multiValueHeaders"] or {}
+        self.event, self.method, self.id = event, event["httpMethod"], context["requestId"]
+        # Lines of one name are one (RFC 9110, 5.3).
+        self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
+        self.if_match, self.if_none_match = self.etags("if-match"), self.etags("if-none-match")
+        proxy = unquote((event["pathParameters"] or {}).get("proxy", ""))
+        self.path = event["resource"].replace("{proxy+}", proxy).strip("/").split("/")
+        # Before that comes the stage, or the base path of a custom domain.
+        asked = context["path"].strip("/").split("/")
+        scheme = "https" if self.headers.get("x-forwarded-proto") == "https" else "http"
+        self.root = [f"{scheme}://{self.headers.get('host', '')}", *asked[: len(asked) - len(self.path)]]
 
-def path_of(event):
-    """Return the segments of the path below the stage."""
-    proxy = (event["pathParameters"] or {}).get("proxy", "")
-    return event["resource"].replace("{proxy+}", unquote(proxy)).strip("/").split("/")
+    def url(self, *path):
+        """Return the URL of a path of the API."""
+        return "/".join([*self.root, *path])
 
+    def etags(self, name):
+        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
+        header = self.headers.get(name)
+        return None if header is None else [etag.strip() for etag in header.split(",")]
 
-def url_of(event, *path):
-    """Return the URL of a path below the stage, or below the base path of a custom domain."""
-    headers = headers_of(event)
-    scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
-    asked = event["requestContext"]["path"].strip("/").split("/")
-    stage = asked[: len(asked) - len(path_of(event))]
-    return f"{scheme}://{headers.get('host', '')}/{'/'.join([*stage, *path])}"
+    def is_wanted(self, etag):
+        """Return whether If-Match, if it is sent, has an entity tag (RFC 9110, 13.1.1)."""
+        return self.if_match in (None, ["*"]) or etag in self.if_match
 
+    def is_seen(self, etag):
+        """Return whether If-None-Match has an entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
+        seen = [each.removeprefix("W/") for each in self.if_none_match or []]
+        return "*" in seen or etag in seen
 
-def query_of(event, *names):
-    """Return the values of the query parameters: there may be these, each once but for tag."""
-    given = event["multiValueQueryStringParameters"] or {}
-    fits = set(given) <= set(names) and all(len(given[name]) == 1 for name in given if name != "tag")
-    require(fits, f"The query may have {', '.join(names)}, each once but for tag; an & inside one is %26.")
-    return given
+    def query(self, *names):
+        """Return the values of the query parameters: there may be these, each once but for tag."""
+        given = self.event["multiValueQueryStringParameters"] or {}
+        fits = set(given) <= set(names) and all(len(given[name]) == 1 for name in given if name != "tag")
+        require(fits, f"The query may have {', '.join(names)}, each once but for tag; an & inside one is %26.")
+        return given
 
-
-def etags_of(event, name):
-    """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
-    header = headers_of(event).get(name)
-    return None if header is None else [etag.strip() for etag in header.split(",")]
-
-
-def json_of(event):
-    """Return the JSON object in the body, whatever its Content-Type."""
-    body = event["body"] or ""
-    if len(body) > BODY_BYTES:
-        raise ContentTooLarge(f"The body must have at most {BODY_BYTES} bytes.")
-    try:
-        if event["isBase64Encoded"]:
-            body = base64.b64decode(body, validate=True).decode()
-        value = json.loads(body, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        value = None
-    require(isinstance(value, dict), "The body must be a JSON object.")
-    return value
+    def json(self):
+        """Return the JSON object in the body, whatever its Content-Type."""
+        body = self.event["body"] or ""
+        if len(body) > BODY_BYTES:
+            raise ContentTooLarge(f"The body must have at most {BODY_BYTES} bytes.")
+        try:
+            if self.event["isBase64Encoded"]:
+                body = base64.b64decode(body, validate=True).decode()
+            value = json.loads(body, object_pairs_hook=unique)
+        except (ValueError, RecursionError):
+            value = None
+        require(isinstance(value, dict), "The body must be a JSON object.")
+        return value
 
 
 def unique(members):
     require(len(dict(members)) == len(members), "The body must not name a member of an object twice.")
     return dict(members)
+
+
+# --- Answers
+
+HEADERS = {
+    "Access-Control-Allow-Origin": ALLOWED_ORIGIN,
+    "Access-Control-Expose-Headers": "ETag, Link, Location",
+    "Cache-Control": "no-cache",
+    "Content-Type": "application/json",
+    "Referrer-Policy": "no-referrer",
+    "Strict-Transport-Security": "max-age=31536000",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+HTML["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def reply(status, body="", headers={}):
+    return {"statusCode": status, "headers": HEADERS | headers, "body": body and body + "\n"}
+
+
+def reply_item(status, item, headers={}):
+    return reply(status, to_json(record_of(item)), {"ETag": etag_of(item)} | headers)
+
+
+def reply_list(request, query, values, cursor):
+    """Return a JSON array, a line for each value, with a link to the next page if there is a cursor."""
+    headers = {}
+    if cursor:
+        following = urlencode({**query, "cursor": cursor}, doseq=True, quote_via=quote)
+        headers["Link"] = f'<{request.url(*request.path)}?{following}>; rel="next"'
+    return reply(200, "[" + ",\n".join(map(to_json, values)) + "]", headers)
+
+
+def reply_error(request, error):
+    """Return an Error as an answer: JSON, or for a person who follows a short link a page."""
+    if request.path[0] == "go" and "text/html" in request.headers.get("accept", ""):
+        title, reference = f"<!doctype html><title>{error.status}</title>", escape(request.id)  # which a client may choose
+        return reply(error.status, f"{title}<p>{escape(str(error))}<p><small>{reference}</small>", HTML | error.headers)
+    return reply(error.status, to_json({"Error": str(error), "Reference": request.id}), error.headers)
+
+
+def unless_seen(request, answer):
+    """Return the answer to a GET, or 304 if the client has it."""
+    etag = answer["headers"]["ETag"]
+    if not request.is_wanted(etag):
+        raise PreconditionFailed(f"If-Match does not hold; the ETag is {etag}.")
+    return reply(304, headers={"ETag": etag}) if request.is_seen(etag) else answer
+
+
+# --- Routes
 
 
 def link_of(given, link_id):
@@ -494,205 +517,127 @@ def link_of(given, link_id):
     return link
 
 
-to_json = json.JSONEncoder(ensure_ascii=False).encode
-HTML = {"Content-Type": "text/html; charset=utf-8"}
-HTML["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
-
-
-def reply(status, body="", headers={}):
-    common = {
-        "Access-Control-Allow-Origin": ALLOWED_ORIGIN,
-        "Access-Control-Expose-Headers": "ETag, Link, Location",
-        "Cache-Control": "no-cache",
-        "Content-Type": "application/json",
-        "Referrer-Policy": "no-referrer",
-        "Strict-Transport-Security": "max-age=31536000",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-    }
-    return {"statusCode": status, "headers": common | headers, "body": body and body + "\n"}
-
-
-def reply_item(status, item, headers={}):
-    return reply(status, to_json(record_of(item)), {"ETag": etag_of(item)} | headers)
-
-
-def reply_list(event, query, values, cursor):
-    """Return a JSON array, a line for each value, with a link to the next page if there is a cursor."""
-    headers = {}
-    if cursor:
-        following = urlencode({**query, "cursor": cursor}, doseq=True, quote_via=quote)
-        headers["Link"] = f'<{url_of(event, *path_of(event))}?{following}>; rel="next"'
-    return reply(200, "[" + ",\n".join(map(to_json, values)) + "]", headers)
-
-
-def reply_error(event, error):
-    """Return an Error as an answer: JSON, or for a person who follows a short link a page."""
-    reference = event["requestContext"]["requestId"]  # which a client may choose
-    if path_of(event)[0] == "go" and "text/html" in headers_of(event).get("accept", ""):
-        sentence, small = escape(str(error)), escape(reference)
-        body = f"<!doctype html><title>{error.status}</title><p>{sentence}<p><small>{small}</small>"
-        return reply(error.status, body, HTML | error.headers)
-    return reply(error.status, to_json({"Error": str(error), "Reference": reference}), error.headers)
-
-
-def is_seen(event, etag):
-    """Return whether If-None-Match has an entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
-    seen = [each.removeprefix("W/") for each in etags_of(event, "if-none-match") or []]
-    return "*" in seen or etag in seen
-
-
-def is_wanted(event, etag):
-    """Return whether If-Match, if it is sent, has an entity tag (RFC 9110, 13.1.1)."""
-    wanted = etags_of(event, "if-match")
-    return wanted in (None, ["*"]) or etag in wanted
-
-
-def unless_seen(event, answer):
-    """Return the answer to a GET, or 304 if the client has it."""
-    etag = answer["headers"]["ETag"]
-    if not is_wanted(event, etag):
-        raise PreconditionFailed(f"The ETag is now {etag}.")
-    return reply(304, headers={"ETag": etag}) if is_seen(event, etag) else answer
-
-
-# --- Routes
-
-
-def write_if_match(event, item, operation, etag, values, **request):
+def change(request, item, operation, etag, values, **more):
     """Change or delete an item, if If-Match and If-None-Match allow; return the new one."""
-    condition, seen = LIVE, etag_of(item)
-    if etags_of(event, "if-match") not in (None, ["*"]) or etags_of(event, "if-none-match"):
-        condition += " AND etag = :seen"  # "" is never there
-        allowed = is_wanted(event, seen) and not is_seen(event, seen)
-        values["seen"] = decode(item["etag"]) if allowed else ""
-    done, item = write(operation, etag, condition, values, Key=key_of(item), **request)
-    if done:
-        return item
-    etag = etag_of(live(item))
-    raise PreconditionFailed(f"If-Match or If-None-Match does not allow it; the ETag of the link is now {etag}.")
+    condition, seen, done = LIVE, etag_of(item), False
+    if request.is_wanted(seen) and not request.is_seen(seen):
+        if request.if_match not in (None, ["*"]) or request.if_none_match:
+            condition, values["seen"] = LIVE + " AND etag = :seen", item["etag"]
+        done, item = write(operation, etag, condition, values, Key=key_of(item), **more)
+    if not done:
+        raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {etag_of(live(item))}.")
+    return item
 
 
-def update(event, item, fields, link):
+def update(request, item, fields, link):
     """Set these fields of an item, and its link if given; remove fields that are None."""
     fields = stamp() | fields
-    if link and item["link"] == encode(SEE_URL):
+    if link and item["link"] == SEE_URL:
         fields["url"] = link
     kept = {name: value for name, value in fields.items() if value is not None}
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if len(kept) < len(fields):
         expression += " REMOVE " + ", ".join(f"#{name}" for name in fields if name not in kept)
     names = {f"#{name}": name for name in fields}
-    request = {"UpdateExpression": expression, "ExpressionAttributeNames": names, "ReturnValues": "ALL_NEW"}
-    return reply_item(200, write_if_match(event, item, "UpdateItem", fields["etag"], kept, **request))
+    more = {"UpdateExpression": expression, "ExpressionAttributeNames": names, "ReturnValues": "ALL_NEW"}
+    return reply_item(200, change(request, item, "UpdateItem", fields["etag"], kept, **more))
 
 
-def list_links(event):
+def list_links(request):
     """GET /link: a page of links, newest first, or the one that has the URL asked for."""
-    query = query_of(event, "limit", "cursor", "link", "tag", "q", "since")
+    query = request.query("limit", "cursor", "link", "tag", "q", "since")
     limit = query.get("limit", ["100"])[0]
-    limit = int(limit) if re.fullmatch("[0-9]{1,4}", limit) else 0
-    require(1 <= limit <= 1000, "limit must be a whole number from 1 to 1000.")
+    require(re.fullmatch("[1-9][0-9]{0,2}|1000", limit), "limit must be a whole number from 1 to 1000.")
     if "link" in query:
-        query_of(event, "link", "limit")  # nothing else with it
+        request.query("link", "limit")  # nothing else with it
         item = find(link_id_of(canonical(query["link"][0])))
-        return reply_list(event, query, [record_of(item)] if item else [], None)
-    return reply_list(event, query, *page_of(query, limit))
+        return reply_list(request, query, [record_of(item)] if item else [], None)
+    return reply_list(request, query, *page_of(query, int(limit)))
 
 
-def post_link(event):
+def post_link(request):
     """POST /link: store a link, or return the one that is there for this URL."""
-    given = json_of(event)
+    given = request.json()
     link = link_of(given, "")
     link_id = link_id_of(link)
     new, item = create(link_id, link, check(given, NEW))
-    return reply_item(201 if new else 200, item, {"Location": url_of(event, "link", link_id)})
+    return reply_item(201 if new else 200, item, {"Location": request.url("link", link_id)})
 
 
-def get_link(event, link_id):
+def get_link(request, link_id):
     """GET /link/{link_id}: a link, or 304 if the client has it as it is."""
-    return unless_seen(event, reply_item(200, live(find(link_id))))
+    return unless_seen(request, reply_item(200, live(find(link_id))))
 
 
-def put_link(event, link_id):
+def put_link(request, link_id):
     """PUT /link/{link_id}: store a link under a name, or replace what is there."""
-    valid = re.fullmatch(NAME, link_id)
-    require(valid, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
-    given = json_of(event)
-    link = link_of(given, link_id)
-    fields = check(given, NEW)
-    matching = etags_of(event, "if-match") is not None
-    new, item = (False, find(link_id)) if matching else create(link_id, link, fields)
+    is_name = re.fullmatch(NAME, link_id)
+    require(is_name, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
+    given = request.json()
+    link, fields = link_of(given, link_id), check(given, NEW)
+    new, item = create(link_id, link, fields) if request.if_match is None else (False, find(link_id))
     if new:
-        return reply_item(201, item, {"Location": url_of(event, "link", link_id)})
+        return reply_item(201, item, {"Location": request.url("link", link_id)})
     if not item:
         raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
-    if is_seen(event, etag_of(item)):
-        raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
     try:
-        return update(event, item, {name: fields.get(name) for name in FIELDS}, link)
+        return update(request, item, {name: fields.get(name) for name in FIELDS}, link)
     except NotFound:  # it was deleted at the same moment
-        return put_link(event, link_id)
+        return put_link(request, link_id)
 
 
-def patch_link(event, link_id):
+def patch_link(request, link_id):
     """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
-    given = json_of(event)
+    given = request.json()
     link = link_of(given, link_id) if "link" in given else None
     removed = {name: None for name, value in given.items() if value is None and name in FIELDS}
     fields = check({name: value for name, value in given.items() if name not in removed}, FIELDS)
-    return update(event, live(find(link_id)), fields | removed, link)
+    return update(request, live(find(link_id)), fields | removed, link)
 
 
-def delete_link(event, link_id):
+def delete_link(request, link_id):
     """DELETE /link/{link_id}: forget a link."""
-    write_if_match(event, live(find(link_id)), "DeleteItem", None, {})
+    change(request, live(find(link_id)), "DeleteItem", None, {})
     return reply(204)
 
 
-def go(event, link_id):
+def go(request, link_id):
     """GET /go/{link_id}: redirect to the link, and count the visit.
 
-    When the SDK repeats the count, the item is as the first attempt left it.
-    What is not ASCII in the link is percent-encoded (RFC 3987, 3.1); all else
-    stays as it was stored.
+    When the count is repeated, the item is as the first attempt left it. What
+    is not ASCII in the link is percent-encoded (RFC 3987, 3.1); all else stays
+    as it was stored. Where reading needs a key, an id would tell anyone which
+    URLs are stored: only names lead on.
     """
     if ACCESS in ("key", "iam") and re.fullmatch(ID, link_id):
-        raise NotFound("There is no link with this name.")  # ids would tell which URLs are stored
+        raise NotFound("There is no link with this name.")
     item = live(find(link_id))
-    if COUNT_VISITS == "true" and event["httpMethod"] == "GET":
-        _, item = write(
-            "UpdateItem",
-            None,
-            LIVE + " AND NOT visit = :visit",
-            {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]},
-            Key=key_of(item),
-            UpdateExpression="SET visited_at = :at, visit = :visit ADD visits :one",
-            ReturnValues="ALL_NEW",
-        )
-    safe = "".join(map(chr, range(0x21, 0x7F)))
-    return reply(302, headers={"Location": quote(record_of(live(item))["link"], safe)})
+    if COUNT_VISITS == "true" and request.method == "GET":
+        values = {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]}
+        expression = "SET visited_at = :at, visit = :visit ADD visits :one"
+        more = {"Key": key_of(item), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+        _, item = write("UpdateItem", None, LIVE + " AND NOT visit = :visit", values, **more)
+    return reply(302, headers={"Location": quote(record_of(live(item))["link"], string.punctuation)})
 
 
-def list_tags(event):
+def list_tags(request):
     """GET /tags: the tags of a page of links, and how many of these have each."""
-    query = query_of(event, "cursor", "tag", "q")
+    query = request.query("cursor", "tag", "q")
     records, cursor = page_of(query, 1000)
     counts = Counter(tag for record in records for tag in record.get("tags", []))
-    return reply_list(event, query, [{"tag": tag, "count": counts[tag]} for tag in sorted(counts)], cursor)
+    return reply_list(request, query, [{"tag": tag, "count": counts[tag]} for tag in sorted(counts)], cursor)
 
 
-def feed(event):
+def feed(request):
     """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
-    query = query_of(event, "tag", "q")
+    query = request.query("tag", "q")
     records = page_of(query, 1000)[0][:50]  # some of the newest may have expired
     asked = "?" + urlencode(query, doseq=True, quote_via=quote)
-    here = escape(url_of(event, "feed") + asked.rstrip("?"))
+    here = escape(request.url("feed") + asked.rstrip("?"))
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
     lines = [
         '<feed xmlns="http://www.w3.org/2005/Atom"><title>Links</title><author><name>apidb</name></author>',
-        f"<id>urn:uuid:{link_id_of(TABLE + asked)}</id><updated>{updated}</updated>",
-        f'<link rel="self" href="{here}"/>',
+        f'<id>urn:uuid:{link_id_of(TABLE + asked)}</id><updated>{updated}</updated><link rel="self" href="{here}"/>',
     ]
     for record in records:
         link, title = escape(record["link"]), escape((record.get("title") or record["link"])[:512])
@@ -704,20 +649,20 @@ def feed(event):
         ]
     body = "\n".join([*lines, "</feed>"])
     headers = {"Content-Type": "application/atom+xml", "ETag": f'"{uuid.uuid5(uuid.NAMESPACE_URL, body).hex}"'}
-    return unless_seen(event, reply(200, body, headers))
+    return unless_seen(request, reply(200, body, headers))
 
 
-def index(event):
+def index(request):
     """GET /: the URLs of the API, as templates (RFC 6570)."""
-    return reply(200, to_json({path: url_of(event, path[1:]) for path in ROUTES}))
+    return reply(200, to_json({path: request.url(path[1:]) for path in ROUTES}))
 
 
-def health(event):
+def health(request):
     """GET /health: the version that is deployed, if the table answers."""
     try:
         find("health")
     except Exception as failure:
-        raise ServiceUnavailable(BUSY) from failure
+        raise ServiceUnavailable from failure
     return reply(200, to_json({"version": VERSION}))
 
 
@@ -737,30 +682,23 @@ METRICS = [{"Name": "requests"}, {"Name": "errors"}, {"Name": "ms", "Unit": "Mil
 METRICS = [{"Namespace": STACK, "Dimensions": [["resource"]], "Metrics": METRICS}]
 
 
-# What the function answers to a preflight on open paths, and API Gateway's mock on others.
-PREFLIGHT = {
-    "Access-Control-Allow-Headers": "Authorization,Content-Type,If-Match,If-None-Match,X-Amz-Date,X-Amz-Security-Token,X-Api-Key",
-    "Access-Control-Max-Age": "7200",
-}
-
-
-def dispatch(event, route, names):
+def dispatch(request, route, names):
     """Return the answer of a route."""
     if route not in ROUTES:
         raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
     # API Gateway may follow it after it has looked at the key, which some methods do not need.
-    overridden = "x-http-method-override" in headers_of(event)
-    require(not overridden, "X-HTTP-Method-Override is not taken; send the method itself.")
-    method, methods = event["httpMethod"], ROUTES[route]
+    require("x-http-method-override" not in request.headers, "X-HTTP-Method-Override is not taken.")
+    methods = ROUTES[route]
     allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
-    if method == "OPTIONS":
-        return reply(200, headers={"Allow": allowed, "Access-Control-Allow-Methods": allowed} | PREFLIGHT)
-    answer = methods.get("GET" if method == "HEAD" else method)
+    if request.method == "OPTIONS":  # of an open path; on others API Gateway answers it
+        cors = {"Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*"}
+        return reply(200, headers={"Allow": allowed, "Access-Control-Max-Age": "7200", **cors})
+    answer = methods.get("GET" if request.method == "HEAD" else request.method)
     if not answer:
-        error = MethodNotAllowed(f"{method} does not work here; {allowed} do.")
+        error = MethodNotAllowed(f"{request.method} does not work here; {allowed} do.")
         error.headers = {"Allow": allowed}
         raise error
-    return answer(event, *names)
+    return answer(request, *names)
 
 
 def lambda_handler(event, context):
@@ -769,23 +707,22 @@ def lambda_handler(event, context):
     HEAD is GET without a body (RFC 9110, 9.3.2). CloudWatch makes metrics of
     the line, by its embedded metric format.
     """
-    start = time.perf_counter()
-    first, *names = path_of(event)
+    start, request = time.perf_counter(), Request(event)
+    first, *names = request.path
     route = f"/{first}" + "/{link_id}" * len(names)
-    log = {"level": "INFO", "method": event["httpMethod"], "resource": route if route in ROUTES else "unknown"}
+    log = {"level": "INFO", "method": request.method, "resource": route if route in ROUTES else "unknown"}
     try:
-        answer = dispatch(event, route, names)
+        answer = dispatch(request, route, names)
     except Exception as error:
         if not isinstance(error, Error):
             error = Error("Something went wrong here; the log has it under the reference.")
         if error.status >= 500:
             log |= {"level": "ERROR", "error": traceback.format_exc()}
-        answer = reply_error(event, error)
-    if event["httpMethod"] == "HEAD":
+        answer = reply_error(request, error)
+    if request.method == "HEAD":
         answer["body"] = ""
     status, ms = answer["statusCode"], round((time.perf_counter() - start) * 1000, 1)
-    log |= {"status": status, "ms": ms, "request_id": event["requestContext"]["requestId"]}
-    log |= {"requests": 1, "errors": int(status >= 500)}
+    log |= {"status": status, "ms": ms, "request_id": request.id, "requests": 1, "errors": int(status >= 500)}
     log["_aws"] = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": METRICS}
     print(json.dumps(log, separators=(",", ":")))
     return answer
@@ -793,17 +730,9 @@ def lambda_handler(event, context):
 
 # --- Ready
 
-
-def connect():
-    """Make the connection to the table; what fails here fails again, and is answered, in the first request."""
-    try:
-        find("health")
-    except Exception:
-        pass
-
-
-thread = threading.Thread(target=connect, daemon=True)
-thread.start()
-thread.join(1)
+try:
+    call("Query", {"id": "-"}, 1, KeyConditionExpression="link_id = :id")
+except Exception:  # the first request tries again, and is answered
+    pass
 gc.freeze()
 gc.enable()

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 import textwrap
@@ -22,8 +23,9 @@ from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
-import moto
+from botocore.httpsession import URLLib3Session
 from cfnlint.decode import decode
+from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).parent.parent
 MB, GB = 2**20, 2**30
@@ -90,60 +92,60 @@ def units_of_write(before, after, indexes):
 
 
 class Meter:
-    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that a client makes to a table.
+    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that the handler makes to its table.
 
     `table` has the properties of the table in the template. A client of its
     own looks at items, so that looking is not counted.
     """
 
-    def __init__(self, client, table):
-        self.kind = None
-        self.reader = boto3.client("dynamodb")
+    def __init__(self, index, client, table):
+        self.kind, self.client, self.index = None, client, index
         self.key, *self.indexes = (
             [each["AttributeName"] for each in schema["KeySchema"]]
             for schema in [table, *table["GlobalSecondaryIndexes"]]
         )
-        client.meta.events.register("before-parameter-build.dynamodb", self.before)
-        client.meta.events.register("after-call.dynamodb", self.after)
+        self.call, index.call = index.call, self.counted
 
     def item(self, request):
         given = request.get("Key") or request["Item"]
         key = {name: given[name] for name in self.key}
-        return self.reader.get_item(TableName=request["TableName"], Key=key).get("Item", {})
+        return self.client.get_item(TableName=self.index.TABLE, Key=key).get("Item", {})
 
-    def before(self, params, model, context, **_):
+    def counted(self, operation, values, **request):
+        """Do a call of the handler's, and count it."""
         if not self.kind:
-            return
-        context["request"] = params
-        if model.name == "Query":  # is billed for whole items, so let it return them
-            if params.pop("ProjectionExpression", None):
-                names, used = params["ExpressionAttributeNames"], params["KeyConditionExpression"].split()
-                params["ExpressionAttributeNames"] = {name: names[name] for name in names if name in used}
-        elif model.name in ("PutItem", "UpdateItem", "DeleteItem"):
-            context["item"] = self.item(params)
-        else:
-            sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {model.name}; add it to Meter.")
-
-    def after(self, model, parsed, context, **_):
-        if not self.kind:
-            return
-        request = context["request"]
+            return self.call(operation, values, **request)
         self.kind.calls += 1
-        if model.name == "Query":
-            items = parsed["Items"]
-            # DynamoDB reads up to 1 MB; moto ends a page a little before.
-            full = "LastEvaluatedKey" in parsed and len(items) < request.get("Limit", MB)
-            units = max(ceil((MB if full else sum(map(item_bytes, items))) / 4096), 1)
-            self.kind.items += len(items)
-            self.kind.reads += units if request.get("ConsistentRead") else units / 2
-        elif "Error" in parsed:
+        if operation == "Query":
+            return self.read(values, request)
+        if operation in ("PutItem", "UpdateItem", "DeleteItem"):
+            return self.write(operation, values, request)
+        sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {operation}; add it to Meter.")
+
+    def read(self, values, request):
+        if request.pop("ProjectionExpression", None):  # billed are whole items, so let it return them
+            names, used = request["ExpressionAttributeNames"], request["KeyConditionExpression"].split()
+            request["ExpressionAttributeNames"] = {name: names[name] for name in names if name in used}
+        answer = self.call("Query", values, **request)
+        items = list(map(self.index.encode_all, answer["Items"]))
+        # DynamoDB reads up to 1 MB; moto ends a page a little before.
+        full = "LastEvaluatedKey" in answer and len(items) < request.get("Limit", MB)
+        units = max(ceil((MB if full else sum(map(item_bytes, items))) / 4096), 1)
+        self.kind.items += len(items)
+        self.kind.reads += units if request.get("ConsistentRead") else units / 2
+        return answer
+
+    def write(self, operation, values, request):
+        before = self.item(request)
+        answer = self.call(operation, values, **request)
+        if "__type" in answer:
             # A condition that failed costs what the item takes that is there, or the new one if larger.
-            size = max(item_bytes(context["item"]), item_bytes(request.get("Item", {})), 1)
-            self.kind.writes += write_units(size)
+            self.kind.writes += write_units(max(item_bytes(before), item_bytes(request.get("Item", {})), 1))
         else:
-            item = self.item(request)
-            self.kind.stored = item_bytes(item)
-            self.kind.writes += units_of_write(context["item"], item, self.indexes)
+            after = self.item(request)
+            self.kind.stored = item_bytes(after)
+            self.kind.writes += units_of_write(before, after, self.indexes)
+        return answer
 
 
 # --- The requests
@@ -163,26 +165,47 @@ def largest(number):
 
 
 @contextlib.contextmanager
+def loaded(settings):
+    """Give the handler as a module that has these settings, and a client of its DynamoDB, moto's server in a thread."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": url}
+    aws |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    try:
+        with mock.patch.dict(os.environ, settings | aws, clear=True):
+            spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
+            index = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(index)
+            client = boto3.client("dynamodb")
+        index.http = URLLib3Session(timeout=60)  # moto takes seconds to search a megabyte
+        with contextlib.closing(client):
+            yield index, client
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def table_of(template, client, name):
+    """Let there be an empty table of this name, of the template's shape, while the block runs."""
+    properties = template["Resources"]["Table"]["Properties"]
+    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    client.create_table(TableName=name, **{part: properties[part] for part in shape})
+    yield
+    client.delete_table(TableName=name)
+
+
+@contextlib.contextmanager
 def handler(template):
-    """Give the handler as a module, on moto's DynamoDB, with an empty table of the template's shape."""
-    resources, parameters = template["Resources"], template["Parameters"]
-    variables = resources["Function"]["Properties"]["Environment"]["Variables"]
-    settings = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    """Give the handler with the template's settings, on an empty table, and a client of its DynamoDB."""
+    settings, parameters = {}, template["Parameters"]
+    variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
     for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
         parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
         settings[name] = str(parameter["Default"]) if parameter else name
-    with mock.patch.dict(os.environ, settings, clear=True), moto.mock_aws():
-        spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
-        index = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(index)
-        table = resources["Table"]["Properties"]
-        shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-        client = boto3.client("dynamodb")
-        client.create_table(TableName=index.TABLE, **{name: table[name] for name in shape})
-        try:
-            yield index
-        finally:
-            client.delete_table(TableName=index.TABLE)
+    with loaded(settings) as (index, client), table_of(template, client, index.TABLE):
+        yield index, client
 
 
 def event_of(method, path, body):
@@ -212,7 +235,7 @@ def measured(template):
     }
     # A clock by which each request takes 12.3 ms, so that the line in the log always has as many bytes.
     clock = mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__)
-    with handler(template) as index, clock:
+    with handler(template) as (index, client), clock:
 
         def send(method, path, body=None, kind=None):
             meter.kind = kind
@@ -234,7 +257,7 @@ def measured(template):
             for number in numbers:
                 send("POST", "/link", record(number))
 
-        meter = Meter(index.dynamodb, template["Resources"]["Table"]["Properties"])
+        meter = Meter(index, client, template["Resources"]["Table"]["Properties"])
         store(range(150))
         one = index.link_id_of(record(0)["link"])
         measure("new", "`POST /link`, a new link", "POST", "/link", record(150))

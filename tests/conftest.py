@@ -6,7 +6,6 @@ the local engine, deployed from the template with IAM enforced.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -18,11 +17,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
-import moto
 import pytest
 from cfnlint.decode import decode
 from playwright.sync_api import expect, sync_playwright
 
+import cost
 import local
 import stack
 
@@ -128,44 +127,46 @@ def template():
 
 
 @pytest.fixture(scope="session")
-def module(template):
-    """The handler, as a module, whose AWS is moto's."""
+def loaded(template):
+    """The handler, as a module, and a client of the DynamoDB that it asks, moto's."""
     function = template["Resources"]["Function"]["Properties"]
-    settings = {"TABLE": "links", "STACK": "store", "STACK_ID": "arn:aws:cloudformation:the-stack"}
-    settings |= {"ALLOWED_ORIGIN": "*", "COUNT_VISITS": "true", "VERSION": "0.0.1"}
+    settings = {"TABLE": "links", "STACK": "store", "STACK_ID": "arn:aws:cloudformation:the-stack", "ACCESS": "open"}
+    settings |= {"ALLOWED_ORIGIN": "*", "COUNT_VISITS": "true", "VERSION": "0.0.1", "ENDPOINT": "https://on.aws"}
     assert settings.keys() == function["Environment"]["Variables"].keys()
-    settings["AWS_DEFAULT_REGION"] = "us-east-1"
-    with pytest.MonkeyPatch.context() as environment, moto.mock_aws():
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            environment.delenv(name)
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            environment.setenv(name, "test")
-        for name, value in settings.items():
-            environment.setenv(name, value)
-        spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
-        index = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(index)
-        for name in function["Environment"]["Variables"]:  # which the programs that tests start must not see
-            environment.delenv(name)
-        yield index
+    with cost.loaded(settings) as both:
+        yield both
 
 
-def another_client(handler, config=None, url=None):
-    """Return a client of DynamoDB made as the handler's is, but for this configuration and endpoint."""
-    config = config or handler.CONFIG
-    client = handler.session.create_client("dynamodb", config=config, endpoint_url=url)
-    client.meta.events.register("before-parse.dynamodb", handler.parse)
-    return client
+@pytest.fixture(scope="session")
+def module(loaded):
+    return loaded[0]
 
 
 @pytest.fixture
-def handler(template, module):
-    """The handler on an empty table, which moto makes from the template's."""
-    table = template["Resources"]["Table"]["Properties"]
-    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    module.dynamodb.create_table(TableName="links", **{name: plain(table[name]) for name in shape})
-    yield module
-    module.dynamodb.delete_table(TableName="links")
+def dynamodb(loaded):
+    return loaded[1]
+
+
+@pytest.fixture
+def handler(template, module, dynamodb):
+    """The handler on an empty table."""
+    with cost.table_of(plain(template), dynamodb, "links"):
+        yield module
+
+
+@pytest.fixture
+def on_the_way(handler, monkeypatch):
+    """A function that takes another, which sees each request to DynamoDB, and may answer it or raise an error."""
+    send = handler.http.send
+
+    def register(answer):
+        monkeypatch.setattr(handler.http, "send", lambda request: answer(request) or send(request))
+
+    return register
+
+
+def operation_of(request):
+    return request.headers["X-Amz-Target"].partition(".")[2]
 
 
 def plain(value):

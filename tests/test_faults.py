@@ -14,30 +14,33 @@ import boto3
 import botocore.exceptions
 import pytest
 import yaml
-from botocore.config import Config
-from conftest import ROOT, Api, another_client, plain, proxy_response, recorded
+from botocore.httpsession import URLLib3Session
+from conftest import ROOT, Api, plain, proxy_response, recorded
 from faults import WIRE, proxy
+
+import cost
 
 SEED = 5
 REQUESTS = 2500
-# The SDK waits 2 s for an answer; to the client each of these looks like that, at once.
+# The handler waits 2 s for an answer; to the client each of these looks like that, at once.
 TIMEOUTS = ("no answer, not done", "no answer, done")
 LINKS = [f"https://example.com/{n}" for n in range(30)] + [f"https://example.com/{n:01200}" for n in range(10)]
 NAMES = [f"name-{n}" for n in range(20)]
 
 
 class Faults:
-    """Hooks of botocore that let requests of a client fail, at random from a seed; they count in `injected`.
+    """Lets requests of the handler to DynamoDB fail, at random from a seed; they count in `injected`.
 
     Faults come in bursts, so that now and then all attempts of a call fail.
     """
 
-    def __init__(self, client, seed):
+    def __init__(self, http, seed):
         self.random, self.injected, self.rate = random.Random(seed), Counter(), 0
-        self.client, self.session = client, client._endpoint.http_session
-        client.meta.events.register_first("before-send.dynamodb", self.before_send)
+        self.send, self.active = http.send, True
 
-    def before_send(self, request, **_):
+    def before_send(self, request):
+        if not self.active:
+            return
         if self.random.random() < 0.1:
             self.rate = self.random.choice((0, 0.2, 0.9))
         if self.random.random() >= self.rate:
@@ -48,11 +51,8 @@ class Faults:
             request.headers["X-Fault"] = fault
             return
         if fault == "no answer, done":
-            self.session.send(request)
+            self.send(request)
         raise botocore.exceptions.ReadTimeoutError(endpoint_url=request.url)
-
-    def stop(self):
-        self.client.meta.events.unregister("before-send.dynamodb", self.before_send)
 
 
 class Client:
@@ -171,28 +171,24 @@ class Client:
 @pytest.fixture
 def table(template, handler, engine, monkeypatch):
     """A table on the engine, which the handler reaches through the proxy only; gives a client of the engine."""
-    # Engine and proxy are not moto, but as plain HTTP to loopback moto leaves it alone.
-    direct = boto3.client("dynamodb", endpoint_url=engine.settings["AWS_ENDPOINT_URL"])
-    properties = template["Resources"]["Table"]["Properties"]
-    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    direct.create_table(TableName="links", **{name: plain(properties[name]) for name in shape})
-    with proxy(engine.settings["AWS_ENDPOINT_URL"]) as url:
-        monkeypatch.setattr(handler, "dynamodb", another_client(handler, url=url))
-        yield direct
-        handler.dynamodb.close()
-    direct.delete_table(TableName="links")
-    direct.close()
+    settings = {name.lower(): value for name, value in engine.settings.items()}
+    names = ("aws_access_key_id", "aws_secret_access_key")
+    keys = {name: settings[name] for name in names} | {"region_name": settings["aws_default_region"]}
+    with contextlib.closing(boto3.client("dynamodb", endpoint_url=settings["aws_endpoint_url"], **keys)) as direct:
+        with cost.table_of(plain(template), direct, "links"), proxy(settings["aws_endpoint_url"]) as url:
+            monkeypatch.setattr(handler, "ENDPOINT", url)
+            yield direct
 
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that the SDK would wait before it tries again; it tries at once."""
+    """The seconds that the handler would wait before it asks again; it does at once."""
     seconds = []
     monkeypatch.setattr("time.sleep", seconds.append)
     return seconds
 
 
-def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, waits):
+def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, on_the_way, waits):
     documented = yaml.safe_load((ROOT / "openapi.yml").read_text())["paths"]
     log = io.StringIO()
 
@@ -201,7 +197,8 @@ def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, wait
             return proxy_response(handler.lambda_handler(recorded(*request), None))
 
     client, chance = Client(Api(send), documented, log), random.Random(SEED)
-    faults = Faults(handler.dynamodb, SEED)
+    faults = Faults(handler.http, SEED)
+    on_the_way(faults.before_send)
     posted = {handler.link_id_of(link): link for link in LINKS}
     while client.counts["requests"] < REQUESTS:
         number = client.counts["requests"]
@@ -223,7 +220,7 @@ def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, wait
             client.list()
         else:
             getattr(client, kind)(name)
-    faults.stop()
+    faults.active = False
     records = {record["link_id"]: record for record in client.list()}
     items = table.scan(TableName="links")["Items"]
     lost = [link_id for link_id in client.links if link_id not in records]
@@ -280,42 +277,29 @@ def answer_to(handler, request):
 
 @pytest.mark.parametrize("request_", CALLS, ids=by_name)
 def test_a_table_that_never_answers_is_given_up(handler, monkeypatch, waits, request_):
-    """The stub takes connections, and says nothing; the SDK's time limit is a hundredth of what it is."""
-    attempts, config = [], handler.dynamodb.meta.config
+    """The stub takes connections, and says nothing; the time limit is a hundredth of what it is."""
     with socket.create_server(("127.0.0.1", 0)) as stub:
-        url = f"http://127.0.0.1:{stub.getsockname()[1]}"
-        quick = config.merge(Config(read_timeout=config.read_timeout / 100))
-        client = another_client(handler, quick, url)
-        client.meta.events.register_first("before-send.dynamodb", lambda request, **_: attempts.append(request))
-        monkeypatch.setattr(handler, "dynamodb", client)
+        session = URLLib3Session(timeout=(handler.CONNECT, handler.READ / 100))
+        monkeypatch.setattr(handler, "ENDPOINT", f"http://127.0.0.1:{stub.getsockname()[1]}")
+        monkeypatch.setattr(handler, "http", session)
         assert answer_to(handler, request_).status_code == 503
-        client.close()
-    assert len(attempts) == config.retries["total_max_attempts"]
-    assert len(waits) == len(attempts) - 1
+        session.close()
+    assert len(waits) == 2, "three attempts"
 
 
 @pytest.mark.parametrize("request_", CALLS, ids=by_name)
-def test_the_slowest_request_ends_before_the_function_must(handler, template, monkeypatch, waits, request_):
+def test_the_slowest_request_ends_before_the_function_must(handler, template, monkeypatch, on_the_way, waits, request_):
     """The worst is a call that succeeds at its last attempt, and then one that does not."""
-    attempts, config = [], handler.dynamodb.meta.config
-    # Of its own, since after many failures a client tries no more.
-    monkeypatch.setattr(handler, "dynamodb", another_client(handler))
+    attempts, calls, call = [], [], handler.call
     answer_to(handler, ("PUT", "/link/docs", LINK))
 
-    def slow(request, **_):
+    def slow(request):
         attempts.append(request)
-        if len(attempts) != config.retries["total_max_attempts"]:
+        if len(attempts) != 3:
             raise botocore.exceptions.ReadTimeoutError(endpoint_url=request.url)
 
-    handler.dynamodb.meta.events.register_first("before-send.dynamodb", slow)
-    try:
-        answer = answer_to(handler, request_)
-    finally:
-        handler.dynamodb.meta.events.unregister("before-send.dynamodb", slow)
-    calls = len(attempts) // config.retries["total_max_attempts"]
-    assert (answer.status_code == 503) == (calls == 2)
-    # The waits are a random part of 1, 2 and so on seconds: taken as whole ones.
-    longest = calls * sum(2**n for n in range(config.retries["total_max_attempts"] - 1))
-    assert sum(waits) <= longest
-    spent = len(attempts) * (config.connect_timeout + config.read_timeout) + longest
-    assert spent < template["Resources"]["Function"]["Properties"]["Timeout"] < 29
+    on_the_way(slow)
+    monkeypatch.setattr(handler, "call", lambda *given, **more: calls.append(given) or call(*given, **more))
+    answer = answer_to(handler, request_)
+    assert (answer.status_code == 503) == (len(calls) == 2)
+    assert len(calls) * handler.DEADLINE < template["Resources"]["Function"]["Properties"]["Timeout"] < 29

@@ -9,7 +9,7 @@ import time
 import botocore.exceptions
 import pytest
 from botocore.awsrequest import AWSResponse
-from conftest import Api, another_client, proxy_response, recorded
+from conftest import Api, operation_of, proxy_response, recorded
 
 GOOGLE = "https://www.google.com"
 LINK = {"link": GOOGLE}
@@ -22,22 +22,14 @@ def api(events_api):
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    """Let the SDK try again at once."""
+    """Let it ask again at once."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture
-def before_send(handler, no_waiting):
+def before_send(on_the_way, no_waiting):
     """Let a test answer the handler's requests to DynamoDB in the place of moto."""
-    registered = []
-
-    def register(answer):
-        handler.dynamodb.meta.events.register_first("before-send.dynamodb", answer)
-        registered.append(answer)
-
-    yield register
-    for answer in registered:
-        handler.dynamodb.meta.events.unregister("before-send.dynamodb", answer)
+    return on_the_way
 
 
 class Raw:
@@ -52,16 +44,16 @@ class Raw:
 
 def failing(status, code):
     """Return a function that answers every request with this error of DynamoDB's."""
+    body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "no"}).encode()
+    return answering(status, body)
 
-    def answer(request, **_):
-        body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "no"})
-        return AWSResponse(request.url, status, {}, Raw(body.encode()))
 
-    return answer
+def answering(status, body, headers={}):
+    return lambda request: AWSResponse(request.url, status, headers, Raw(body))
 
 
 def raising(error):
-    def answer(request, **_):
+    def answer(request):
         raise error
 
     return answer
@@ -83,8 +75,18 @@ TRANSIENT = {
     "throttled": failing(400, "ProvisionedThroughputExceededException"),
     "throttled on demand": failing(400, "ThrottlingException"),
     "over the account's limit": failing(400, "RequestLimitExceeded"),
+    "in a transaction": failing(400, "TransactionConflictException"),
+    "written in another region": failing(400, "ReplicatedWriteConflictException"),
     "broken": failing(500, "InternalServerError"),
     "away": failing(503, "ServiceUnavailable"),
+    "away, as a page": answering(503, b"<html>"),
+    "too slow": failing(408, "RequestTimeout"),
+    "too often": failing(429, "TooManyRequests"),
+    "no JSON": answering(200, b"<html>"),
+    "no text": answering(200, b"\xff"),
+    "nothing": answering(200, b""),
+    "damaged": answering(200, b"{}", {"x-amz-crc32": "1"}),
+    "damaged error": answering(400, b"{}", {"X-Amz-CRC32": "1"}),
     "no connection": raising(botocore.exceptions.EndpointConnectionError(endpoint_url=URL)),
     "no connection in time": raising(botocore.exceptions.ConnectTimeoutError(endpoint_url=URL)),
     "no answer in time": raising(botocore.exceptions.ReadTimeoutError(endpoint_url=URL)),
@@ -94,7 +96,7 @@ LASTING = {
     "access denied": failing(400, "AccessDeniedException"),
     "no table": failing(400, "ResourceNotFoundException"),
     "not understood": failing(400, "ValidationException"),
-    "no credentials": raising(botocore.exceptions.NoCredentialsError()),
+    "token expired": failing(400, "ExpiredTokenException"),
     "a bug": raising(KeyError("secret of the inside")),
 }
 
@@ -113,7 +115,7 @@ def test_when_dynamodb_fails_for_now(api, before_send, capsys, request_, case):
     assert answer.json()["Error"] == "The store is busy; try again soon."
     log = last_log(capsys)
     assert (log["status"], log["level"]) == (503, "ERROR")
-    assert "Traceback" in log["error"] and "botocore" in log["error"]
+    assert "Traceback" in log["error"] and "The above exception was the direct cause" in log["error"], "and why"
     assert log["request_id"] == answer.json()["Reference"]
 
 
@@ -130,23 +132,62 @@ def test_when_something_else_fails(api, before_send, capsys, case):
     assert log["request_id"] == answer.json()["Reference"]
 
 
-def test_when_the_sdk_may_not_try_again_so_often(handler, monkeypatch, no_waiting):
-    """After many failures the SDK fails at once, until requests succeed again (its retry quota)."""
-    client = another_client(handler)
-    client.meta.events.register_first("before-send.dynamodb", TRANSIENT["broken"])
-    monkeypatch.setattr(handler, "dynamodb", client)
-    for _ in range(60):
-        answer = handler.lambda_handler(recorded("GET", "/link", {}, None), None)
-        assert answer["statusCode"] == 503
-    with pytest.raises(client.exceptions.InternalServerError) as failure:
-        client.list_tables()
-    assert "RetryQuotaReached" in failure.value.response["ResponseMetadata"]
+def test_an_error_of_dynamodb_is_logged_plainly(api, before_send, capsys):
+    """The last line of the traceback is what `make status` shows."""
+    before_send(LASTING["token expired"])
+    assert api("POST", "/link", LINK).status_code == 500
+    error = last_log(capsys)["error"].splitlines()[-1]
+    assert error.startswith("RuntimeError: PutItem got 400 of DynamoDB: ") and "#ExpiredTokenException" in error
+
+
+@pytest.mark.parametrize("code", [400, 404, 413])
+def test_what_does_not_pass_is_not_asked_again(api, before_send, code):
+    attempts = []
+    refuse = failing(code, "ValidationException")
+    before_send(lambda request: attempts.append(request) or refuse(request))
+    assert api("GET", "/link").status_code == 500
+    assert len(attempts) == 1
+
+
+@pytest.mark.parametrize("seconds, attempts", [(0, 3), (2, 3), (2.3, 2), (3, 2), (9, 1)])
+def test_a_call_ends_in_time(handler, api, on_the_way, monkeypatch, seconds, attempts):
+    """Each attempt takes so long; another one begins only if it can end within the deadline."""
+    clock, made, began = [0.0], [], []
+
+    def slow(request):
+        began.append(clock[0])
+        clock[0] += seconds
+        raise botocore.exceptions.ReadTimeoutError(endpoint_url=URL)
+
+    def wait(length):
+        clock[0] += length
+        made.append(length)
+
+    on_the_way(slow)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", wait)
+    monkeypatch.setattr("random.random", lambda: 1)
+    assert api("GET", "/link").status_code == 503
+    assert len(began) == attempts and made == [0.25, 0.5][: attempts - 1]
+    assert all(start + handler.CONNECT + handler.READ <= handler.DEADLINE for start in began)
+
+
+def test_waits_differ(handler, api, on_the_way, monkeypatch):
+    """So that those who failed together do not try again together."""
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    on_the_way(TRANSIENT["throttled"])
+    for _ in range(20):
+        api("GET", "/link")
+    first, second = waits[::2], waits[1::2]
+    assert len(set(waits)) == 40 and max(first) <= 0.25 and max(second) <= 0.5
+    assert min(waits) < 0.1 and max(second) > 0.25
 
 
 def test_a_failure_that_passes_is_tried_again(api, before_send):
     attempts = []
 
-    def twice(request, **more):
+    def twice(request):
         attempts.append(request)
         return TRANSIENT["broken"](request) if len(attempts) < 3 else None
 
@@ -156,16 +197,17 @@ def test_a_failure_that_passes_is_tried_again(api, before_send):
 
 
 @pytest.fixture
-def lose_answers(handler, no_waiting):
-    """Lose DynamoDB's first answer to each write: it is done, and the SDK does it again."""
+def lose_answers(handler, on_the_way, no_waiting):
+    """Lose DynamoDB's first answer to each write: it is done, and asked for again."""
+    send, seen = handler.http.send, set()
 
-    def again(attempts, operation, **_):
-        if attempts == 1 and operation.name in ("PutItem", "UpdateItem", "DeleteItem"):
-            return 0
+    def forget(request):
+        if operation_of(request) != "Query" and request.body not in seen:
+            seen.add(request.body)
+            assert send(request).status_code in (200, 400)
+            TRANSIENT["no answer in time"](request)
 
-    handler.dynamodb.meta.events.register("needs-retry.dynamodb", again)
-    yield
-    handler.dynamodb.meta.events.unregister("needs-retry.dynamodb", again)
+    on_the_way(forget)
 
 
 def test_a_lost_answer_of_dynamodb_changes_no_answer(api, lose_answers):
@@ -199,7 +241,7 @@ def when_found(handler, monkeypatch):
         def find_and_happen(link_id):
             item = find(link_id)
             monkeypatch.setattr(handler, "find", find)
-            happen({name: item[name] for name in ("link_id", "link")})
+            happen(handler.key_of(item))
             return item
 
         monkeypatch.setattr(handler, "find", find_and_happen)
@@ -211,18 +253,18 @@ CHANGES = [("PATCH", "/link/docs", {"title": "T"}), ("DELETE", "/link/docs", Non
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
-def test_a_link_that_is_deleted_during_a_change_stays_away(handler, api, when_found, change):
+def test_a_link_that_is_deleted_during_a_change_stays_away(dynamodb, api, when_found, change):
     api("PUT", "/link/docs", LINK)
-    when_found(lambda key: handler.dynamodb.delete_item(TableName="links", Key=key))
+    when_found(lambda key: dynamodb.delete_item(TableName="links", Key=key))
     assert api(*change).status_code == 404
     assert api.all() == []
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
-def test_a_link_that_expires_during_a_change_stays_away(handler, api, when_found, change):
+def test_a_link_that_expires_during_a_change_stays_away(dynamodb, api, when_found, change):
     api("PUT", "/link/docs", LINK)
     when_found(
-        lambda key: handler.dynamodb.update_item(
+        lambda key: dynamodb.update_item(
             TableName="links",
             Key=key,
             UpdateExpression="SET expires_at = :past",
@@ -265,16 +307,16 @@ def test_a_change_by_somebody_else_during_ones_own_is_seen(api, when_found):
 
 
 @pytest.fixture
-def queries(handler):
+def queries(on_the_way):
     """The requests of Query that the handler makes."""
     made = []
 
-    def note(params, **_):
-        made.append(params)
+    def note(request):
+        if operation_of(request) == "Query":
+            made.append(json.loads(request.body))
 
-    handler.dynamodb.meta.events.register("provide-client-params.dynamodb.Query", note)
-    yield made
-    handler.dynamodb.meta.events.unregister("provide-client-params.dynamodb.Query", note)
+    on_the_way(note)
+    return made
 
 
 def test_a_link_is_read_as_it_is_now(api, queries):
@@ -298,11 +340,11 @@ def test_a_short_link_costs_one_query(api, queries):
     assert [query["ConsistentRead"] for query in queries] == [True]
 
 
-def test_a_url_that_is_the_sort_key_is_stored_once(handler, api):
+def test_a_url_that_is_the_sort_key_is_stored_once(dynamodb, api):
     path = f"/link/{api.post(GOOGLE)['link_id']}"
     for method in ("PUT", "PATCH"):
         assert api(method, path, LINK).status_code == 200
-        (item,) = handler.dynamodb.scan(TableName="links")["Items"]
+        (item,) = dynamodb.scan(TableName="links")["Items"]
         assert item["link"] == {"S": GOOGLE} and "url" not in item
 
 
