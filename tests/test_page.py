@@ -789,7 +789,7 @@ def test_a_store_with_a_page_is_not_deleted(engine):
         assert "Export used-APIUrl is imported by stack used-page" in aws(engine, *delete.split(), fails=True)
         assert api("GET", "/link").status_code == 200
         aws(engine, *f"{delete}-page".split())
-        aws(engine, *f"cloudformation wait stack-delete-complete --stack-name used-page".split())
+        aws(engine, *"cloudformation wait stack-delete-complete --stack-name used-page".split())
         aws(engine, *delete.split())
 
 
