@@ -782,7 +782,7 @@ def test_the_page_is_served_to_those_who_look_and_to_nobody_else(page_url):
 
 
 def test_a_store_with_a_page_is_not_deleted(engine):
-    """With a StoreUrl, which makes nothing of what is imported, too."""
+    """The engine looks at imports that conditions leave out, too; test_page_template.py sees to one that none does."""
     with http_api(engine, create_stack(engine, "used")) as api:
         put_up(engine, "used", api)
         delete = "cloudformation delete-stack --stack-name used"
