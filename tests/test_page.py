@@ -1,12 +1,18 @@
-"""The page for people, in Chromium: what they see and do, and what of it the API has afterwards."""
+"""The page for people, in Chromium: what they see and do, and what of it the API has afterwards.
+
+The store and its page are two stacks, and so two origins to the browser.
+"""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, unquote, urlsplit
 
+import httpx
 import pytest
-from conftest import NEVER_THROTTLED, create_stack, http_api, key_of
+from conftest import NEVER_THROTTLED, aws, create, create_stack, http_api, key_of, outputs, settled
 from playwright.sync_api import expect
+
+import stack
 
 EXAMPLE = "https://example.com/a"
 LATER = "2999-01-01T00:00:00.000Z"
@@ -49,11 +55,30 @@ def api(stack_api):
     return stack_api
 
 
+def put_up(engine, name, store):
+    """Create the page of a stack with this name, whose Api is `store`; return the page's URL."""
+    parameters = {"Store": name, "StoreUrl": f"http://{store.host}/prod/link"}
+    create(engine, f"{name}-page", "addons/page.yml", NEVER_THROTTLED | parameters)
+    return stack.reachable(outputs(engine, f"{name}-page")["PageUrl"], engine.settings["AWS_ENDPOINT_URL"])
+
+
+def fetch(url, method="GET", **headers):
+    """Return the answer of a page; not every system resolves *.localhost for httpx."""
+    at = urlsplit(url)
+    with httpx.Client(headers={"Host": at.netloc}, trust_env=False) as client:
+        return client.request(method, f"http://127.0.0.1:{at.port}{at.path}", headers=headers)
+
+
+@pytest.fixture(scope="module")
+def page_url(engine, deployed):
+    return put_up(engine, "tests", deployed)
+
+
 @pytest.fixture
-def page(context, complaints, api):
+def page(context, complaints, api, page_url):
     """The page, when it has said that the store is empty."""
     page = context.new_page()
-    page.goto(f"http://{api.host}/prod/")
+    page.goto(page_url)
     expect(status(page)).to_contain_text("There is no link yet.")
     return page
 
@@ -145,7 +170,7 @@ def test_the_page_of_an_empty_store_says_what_to_do(page):
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_link_alone_is_enough_with_and_without_a_slash(page, api, slash):
-    page.goto(f"http://{api.host}/prod{slash}")
+    page.goto(page.url.removesuffix("/") + slash)
     add(page, Link=EXAMPLE)
     saved(page)
     expect(titles(page)).to_have_text([EXAMPLE])
@@ -256,7 +281,7 @@ def test_a_late_answer_to_an_earlier_search_is_not_shown(page, api):
     expect(titles(page)).to_have_text(["2"])
     with page.expect_event("requestfinished"):
         held[0].continue_()
-    page.evaluate("fetch(location).then(answer => answer.text())")  # takes longer than to show the late one
+    page.evaluate("fetch(store).then(answer => answer.text())")  # takes longer than to show the late one
     expect(titles(page)).to_have_text(["2"])
 
 
@@ -398,7 +423,7 @@ def test_a_short_link_that_cannot_be_copied_is_shown(page, api):
     api("PUT", "/link/a-name", {"link": EXAMPLE})
     page.add_init_script("navigator.clipboard.writeText = () => Promise.reject(Error())")
     press_in_row(page, "Copy")
-    expect(status(page)).to_have_text(f"Copy it from here: {page.url}go/a-name")
+    expect(status(page)).to_have_text(f"Copy it from here: http://{api.host}/prod/go/a-name")
 
 
 # --- Many links
@@ -426,7 +451,7 @@ def test_all_of_many_links_can_be_reached_and_found(page, api):
 
 def test_an_empty_page_of_the_api_is_not_the_end(page, api):
     post_all(api, "Far behind")
-    following = {"Link": f'<{page.url}link?cursor=x>; rel="next"'}
+    following = {"Link": f'<http://{api.host}/prod/link?cursor=x>; rel="next"', "Access-Control-Expose-Headers": "Link"}
     page.route("**/link?*", lambda route: route.fulfill(json=[], headers=following))
     page.route("**/link?cursor=x", lambda route: route.fulfill(json=api.all()))
     page.reload()
@@ -461,8 +486,9 @@ def test_hostile_content_is_text(page, api):
     assert page.evaluate(elements) == before
 
 
-def test_no_other_script_in_the_page_runs(page, api, complaints):
-    served = api("GET", "/")
+def test_no_other_script_in_the_page_runs(page, context, complaints):
+    context.grant_permissions(["local-network-access"])  # Chromium takes what route() serves for a public page
+    served = fetch(page.url)
     body = served.text + "<script>window.planted = 1</script><p onclick='planted = 1'>Planted</p>"
     page.route(page.url, lambda route: route.fulfill(body=body, headers=dict(served.headers)))
     page.reload()
@@ -471,7 +497,14 @@ def test_no_other_script_in_the_page_runs(page, api, complaints):
     excuse(complaints, "Content Security Policy")
 
 
-def test_the_page_asks_nobody_but_the_api(page, context, api):
+def test_the_page_may_ask_nobody_but_the_store(page, api, complaints):
+    asks = "url => fetch(url, {mode: 'no-cors'}).then(() => true, () => false)"
+    asked = {url: page.evaluate(asks, url) for url in (f"http://{api.host}/prod/", page.url, f"{api.url}/")}
+    assert list(asked.values()) == [True, False, False]
+    excuse(complaints, "Content Security Policy")
+
+
+def test_the_page_asks_nobody_but_the_store(page, context, api):
     asked = []
     context.on("request", lambda request: asked.append(urlsplit(request.url).netloc))
     page.reload()
@@ -479,7 +512,7 @@ def test_the_page_asks_nobody_but_the_api(page, context, api):
     saved(page)
     press_tag(page, "#a")
     expect(titles(page)).to_have_text(["Elsewhere"])
-    assert set(asked) == {api.host}
+    assert set(asked) == {api.host, urlsplit(page.url).netloc}
 
 
 # --- The bookmarklet
@@ -527,6 +560,7 @@ def locked(engine):
     """An Api that takes only requests with its `key`, in which there is one link."""
     with http_api(engine, create_stack(engine, "locked", NEVER_THROTTLED | {"Access": "key"})) as api:
         api.key = key_of(engine, "locked")
+        api.page = put_up(engine, "locked", api)
         api("PUT", "/link/kept", {"link": EXAMPLE, "title": "Kept"}, {"x-api-key": api.key})
         yield api
 
@@ -536,7 +570,7 @@ def locked_page(context, complaints, answers, locked):
     """A page that has asked for the key, and got it."""
     page = context.new_page()
     answers.append((ASKS, locked.key))
-    page.goto(f"http://{locked.host}/prod/")
+    page.goto(locked.page)
     expect(titles(page)).to_have_text(["Kept"])
     excuse(complaints, "403")
     return page
@@ -556,7 +590,7 @@ def test_the_key_is_asked_for_once_and_kept(locked_page, locked):
 def test_a_wrong_key_is_asked_for_again(context, complaints, answers, locked, wrong):
     page = context.new_page()
     answers += [(ASKS, wrong), (WRONG, wrong), (WRONG, locked.key)]
-    page.goto(f"http://{locked.host}/prod/")
+    page.goto(locked.page)
     expect(titles(page)).to_have_text(["Kept"])
     excuse(complaints, "403")
 
@@ -564,7 +598,7 @@ def test_a_wrong_key_is_asked_for_again(context, complaints, answers, locked, wr
 def test_without_a_key_the_page_says_that_it_needs_one(context, complaints, answers, locked):
     page = context.new_page()
     answers.append((ASKS, None))
-    page.goto(f"http://{locked.host}/prod/")
+    page.goto(locked.page)
     expect(status(page)).to_have_text("This needs the API key of the store; reload to give it.")
     expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
     answers.append((ASKS, locked.key))
@@ -577,7 +611,7 @@ def test_requests_at_once_ask_for_the_key_once(context, complaints, answers, loc
     page, held = context.new_page(), []
     page.route("**/link?*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
     with page.expect_request("**/link?"):
-        page.goto(f"http://{locked.host}/prod/")
+        page.goto(locked.page)
     with page.expect_request("**/link?q=k"):
         search(page, "k")
     answers.append((ASKS, locked.key))
@@ -628,29 +662,141 @@ def test_the_key_is_in_no_address(locked_page, context, locked):
     assert locked.key not in "\n".join([*asked, copied, locked_page.url, locked_page.content()])
 
 
-def test_another_store_on_the_same_host_does_not_get_the_key(context, complaints, answers, locked, deployed):
-    """Below restapis/ the local engine has all stores on one host."""
-    paths = [f"restapis/{each.host.split('.')[0]}/prod/_user_request_/" for each in (locked, deployed)]
-    base = locked.url.removesuffix("/prod")
+def test_with_a_key_only_names_have_a_short_link(locked_page, locked):
+    """Such a store follows no id of a posted link: ids would tell which URLs it has."""
+    key = {"x-api-key": locked.key}
+    posted = locked("POST", "/link", {"link": f"{EXAMPLE}/posted", "title": "Posted"}, key).json()
+    locked_page.reload()
+    expect(titles(locked_page)).to_have_text(["Posted", "Kept"])
+    expect(rows(locked_page).get_by_role("button", name="Copy")).to_have_accessible_name("Copy short link Kept")
+    assert locked("GET", f"/go/{posted['link_id']}").status_code == 404
+    assert locked("GET", "/go/kept").status_code == 302
+    assert locked("DELETE", f"/link/{posted['link_id']}", headers=key).status_code == 204
+
+
+def test_a_key_for_writing_only_is_asked_for_when_it_is_needed(context, complaints, answers, engine):
+    with http_api(engine, create_stack(engine, "readable", NEVER_THROTTLED | {"Access": "read"})) as api:
+        page = context.new_page()
+        page.goto(put_up(engine, "readable", api))
+        expect(status(page)).to_contain_text("There is no link yet.")
+        answers.append((ASKS, key_of(engine, "readable")))
+        add(page, Link=EXAMPLE, Title="A", Name="a")
+        saved(page)
+        excuse(complaints, "403")
+        press(page, "Delete A")
+        press(page, "Bring back A")
+        expect(titles(page)).to_have_text(["A"])
+        assert [record["link_id"] for record in api.all()] == ["a"]
+
+
+def test_another_store_does_not_get_the_key(context, complaints, answers, engine, locked, deployed, page_url):
+    """Below restapis/ the local engine has all pages on one host, where they share what a browser keeps."""
+    here, there = (
+        f"{engine.settings['AWS_ENDPOINT_URL']}/restapis/{urlsplit(url).netloc.split('.')[0]}/prod/_user_request_/"
+        for url in (locked.page, page_url)
+    )
     sent = []
     context.on("request", lambda request: sent.append((request.url, request.headers.get("x-api-key"))))
     page = context.new_page()
     answers.append((ASKS, locked.key))
-    page.goto(f"{base}/{paths[0]}")
+    page.goto(here)
     expect(titles(page)).to_have_text(["Kept"])
-    page.goto(f"{base}/{paths[1]}")
+    page.goto(there)
     expect(status(page)).not_to_have_text("Loading")
-    assert (f"{base}/{paths[0]}link?", locked.key) in sent
-    assert (f"{base}/{paths[1]}link?", None) in sent
+    assert (f"http://{locked.host}/prod/link?", locked.key) in sent
+    assert (f"http://{deployed.host}/prod/link?", None) in sent
     excuse(complaints, "403")
 
 
 def test_a_store_for_signed_requests_says_so(context, complaints, engine):
     with http_api(engine, create_stack(engine, "signed", {"Access": "iam"})) as api:
         page = context.new_page()
-        page.goto(f"http://{api.host}/prod/")
+        page.goto(put_up(engine, "signed", api))
         expect(status(page)).to_have_text("This store takes signed requests only: use curl.")
     excuse(complaints, "403")
+
+
+# --- Two origins
+
+
+def test_a_browser_asks_once_whether_it_may_send_a_key(context, complaints, answers, locked):
+    """What it may send is known for two hours, which is the most that Chromium takes."""
+    page, asked = context.new_page(), []
+    network = context.new_cdp_session(page)
+    network.on("Network.requestWillBeSent", lambda sent: asked.append((sent["request"]["method"], sent["request"]["url"])))
+    network.send("Network.enable")
+    answers.append((ASKS, locked.key))
+    page.goto(locked.page)
+    for _ in range(2):
+        expect(titles(page)).to_have_text(["Kept"])
+        page.reload()
+    expect(titles(page)).to_have_text(["Kept"])
+    links = f"http://{locked.host}/prod/link?"
+    assert (asked.count(("OPTIONS", links)), asked.count(("GET", links))) == (1, 4)
+    assert locked("OPTIONS", "/link").headers["Access-Control-Max-Age"] == "7200"
+    excuse(complaints, "403")
+
+
+def test_a_store_may_allow_its_page_alone(context, complaints, engine):
+    def allow(origin):
+        command = "cloudformation update-stack --stack-name strict --use-previous-template --capabilities CAPABILITY_NAMED_IAM"
+        aws(engine, *command.split(), "--parameters", f"ParameterKey=AllowedOrigin,ParameterValue={origin}")
+        assert settled(engine, "strict")["StackStatus"] == "UPDATE_COMPLETE"
+        api.origin = origin
+
+    with http_api(engine, create_stack(engine, "strict")) as api:
+        url, page = put_up(engine, "strict", api), context.new_page()
+        allow("https://example.com")
+        page.goto(url)
+        expect(status(page)).to_have_text("The link store cannot be reached (0); try again.")
+        assert complaints
+        complaints.clear()
+        allow(url.removesuffix("/prod/"))
+        page.reload()
+        add(page, Link=EXAMPLE)
+        saved(page)
+        press_in_row(page, "Edit")
+        save(page, Title="A")
+        saved(page)
+        assert [record["title"] for record in api.all()] == ["A"]
+
+
+def test_a_reload_moves_the_page_only_if_it_has_changed(page):
+    assert page.reload().request.all_headers()["if-none-match"] == fetch(page.url).headers["ETag"]
+    expect(status(page)).to_contain_text("There is no link yet.")
+
+
+def test_the_page_is_served_to_those_who_look_and_to_nobody_else(page_url):
+    whole = fetch(page_url)
+    assert whole.status_code == 200 and whole.text.startswith("<!doctype html>")
+    seen = fetch(page_url, **{"If-None-Match": whole.headers["ETag"]})
+    assert (seen.status_code, seen.content) == (304, b"")
+    head = fetch(page_url, "HEAD")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("Content-Security-Policy", "Content-Type", "ETag"):
+        assert whole.headers[name] == seen.headers[name] == head.headers[name]
+    assert fetch(page_url, "OPTIONS").headers["Allow"] == "GET, HEAD, OPTIONS"
+    for answer, status_code in ((fetch(page_url, "POST"), 405), (fetch(f"{page_url}link"), 404)):
+        assert answer.status_code == status_code
+        assert answer.json().keys() == {"Error", "Reference"}
+
+
+def test_a_store_with_a_page_is_not_deleted(engine):
+    """The engine looks at imports that conditions leave out, too; test_page_template.py sees to one that none does."""
+    with http_api(engine, create_stack(engine, "used")) as api:
+        put_up(engine, "used", api)
+        delete = "cloudformation delete-stack --stack-name used"
+        assert "Export used-APIUrl is imported by stack used-page" in aws(engine, *delete.split(), fails=True)
+        assert api("GET", "/link").status_code == 200
+        aws(engine, *f"{delete}-page".split())
+        aws(engine, *"cloudformation wait stack-delete-complete --stack-name used-page".split())
+        aws(engine, *delete.split())
+
+
+def test_without_a_url_the_page_takes_that_of_the_store(engine, deployed):
+    create(engine, "plain-page", "addons/page.yml", {"Store": "tests"})
+    url = stack.reachable(outputs(engine, "plain-page")["PageUrl"], engine.settings["AWS_ENDPOINT_URL"])
+    assert f'<meta name="store" content="{outputs(engine, "tests")["APIUrl"]}">' in fetch(url).text
 
 
 # --- Keyboards, screen readers, networks and screens
