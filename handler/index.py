@@ -405,9 +405,9 @@ class Request:
         proxy = unquote((event["pathParameters"] or {}).get("proxy", ""))
         self.path = event["resource"].replace("{proxy+}", proxy).strip("/").split("/")
         # Before that comes the stage, or the base path of a custom domain.
-        asked = context["path"].strip("/").split("/")
+        asked, below = (re.findall("[^/]+", each) for each in (context["path"], "/".join(self.path)))
         scheme = "https" if self.headers.get("x-forwarded-proto") == "https" else "http"
-        self.root = [f"{scheme}://{self.headers.get('host', '')}", *asked[: len(asked) - len(self.path)]]
+        self.root = [f"{scheme}://{self.headers.get('host', '')}", *asked[: len(asked) - len(below)]]
 
     def url(self, *path):
         """Return the URL of a path of the API."""

@@ -527,6 +527,28 @@ def test_a_page_of_an_error_has_no_markup_of_the_request(handler):
     assert answer["statusCode"] == 405 and "<b>" not in answer["body"] and "&lt;b&gt;" in answer["body"]
 
 
+def test_a_request_id_that_a_client_chose_is_no_markup(handler):
+    event = recorded("GET", "/go/unknown", {"Accept": "text/html"}, None)
+    event["requestContext"]["requestId"] = "<script>alert(1)</script>"
+    answer = handler.lambda_handler(event, None)
+    assert answer["statusCode"] == 404 and "<small>&lt;script&gt;" in answer["body"] and "<script>" not in answer["body"]
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "\u00e9", "a\udfff", "\0"])
+def test_a_cursor_that_is_no_text_is_refused(handler, cursor):
+    event = recorded("GET", "/link", {}, None)
+    event["multiValueQueryStringParameters"] = {"cursor": [cursor]}
+    answer = handler.lambda_handler(event, None)
+    assert (answer["statusCode"], "cursor must be one from" in answer["body"]) == (400, True)
+
+
+def test_a_body_in_base64_is_measured_before_it_is_read(handler):
+    event = recorded("POST", "/link", {}, "!" * 262_145) | {"isBase64Encoded": True}
+    assert handler.lambda_handler(event, None)["statusCode"] == 413
+    event["body"] = "!" * 262_144
+    assert handler.lambda_handler(event, None)["statusCode"] == 400
+
+
 def test_a_cursor_of_another_stack_is_refused(handler, api, monkeypatch):
     for n in range(2):
         api.post(f"{GOOGLE}/{n}")

@@ -40,7 +40,7 @@ def everything(engine):
 # --- The gateway
 
 
-@pytest.mark.parametrize("path", ["/link", "/link/x", "/tags"])
+@pytest.mark.parametrize("path", ["/link", "/link/x", "/tags", "/nowhere"])
 def test_a_browser_may_use_what_works(api, path):
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PATCH"}
     answer = api("OPTIONS", path, headers=asked)
@@ -48,6 +48,7 @@ def test_a_browser_may_use_what_works(api, path):
     assert answer.headers["Access-Control-Allow-Methods"] == "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS"
     allowed = set(answer.headers["Access-Control-Allow-Headers"].split(","))
     assert {"Content-Type", "If-Match", "If-None-Match", "X-Api-Key", "Authorization", "X-Amz-Date"} <= allowed
+    assert answer.headers["Access-Control-Max-Age"] == "7200"  # the most that Chromium keeps
 
 
 def test_who_asks_too_often_is_told_to_wait(engine):
@@ -65,7 +66,8 @@ def test_an_integration_that_fails_answers_like_the_api(engine):
         function = resource_ids(engine, "broken")["Function"]
         aws(engine, "lambda", "delete-function", "--function-name", function)
         answer = api("GET", "/link")
-        assert answer.status_code == 500
+        assert answer.status_code == 500  # 503 on AWS, see test_template.py
+        assert answer.headers["Retry-After"] == "1"
         assert answer.json()["Error"] == "The API could not answer; try again soon."
     delete_stack(engine, "broken")
 
@@ -217,21 +219,3 @@ def test_a_parameter_out_of_range_creates_nothing(engine, parameter, sentence):
     assert sentence in aws(engine, *command.split(), *given.split(), fails=True)
     missing = aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
     assert "does not exist" in missing
-
-
-def test_alarms_go_to_an_address(engine, tmp_path):
-    """The engine takes no alarm on a query, which is TableAlarm."""
-    text = TEMPLATE.read_text()
-    start = text.index("\n TableAlarm:")
-    (tmp_path / "some.yml").write_text(text[:start] + text[text.index("\nOutputs:") :])
-    command = f"cloudformation create-stack --stack-name alarmed --template-body file://{tmp_path}/some.yml"
-    command += " --capabilities CAPABILITY_NAMED_IAM --parameters ParameterKey=AlarmEmail,ParameterValue=who@example.com"
-    aws(engine, *command.split())
-    assert settled(engine, "alarmed")["StackStatus"] == "CREATE_COMPLETE"
-    topic = resource_ids(engine, "alarmed")["Alarms"]
-    subscribed = aws(engine, *f"sns list-subscriptions-by-topic --topic-arn {topic}".split())["Subscriptions"]
-    assert [(each["Protocol"], each["Endpoint"]) for each in subscribed] == [("email", "who@example.com")]
-    alarms = aws(engine, *"cloudwatch describe-alarms --alarm-name-prefix alarmed".split())["MetricAlarms"]
-    assert sorted(each["MetricName"] for each in alarms) == ["5XXError", "Latency", "Throttles"]
-    assert all(each["AlarmActions"] == [topic] for each in alarms)
-    delete_stack(engine, "alarmed")
