@@ -77,11 +77,13 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@$(bin)/$(install) --require-hashes --requirement requirements.txt
 	@touch $@
 
-# If this is broken off, what .venv/installed stands for is still there, and pip goes on the next time.
+# If this is broken off, what .venv/installed stands for stays, and all is put in again the next time:
+# pip takes half a package for a whole one.
 .venv/tested: .venv/installed
 	@echo "Installing what the tests need into .venv"
-	@$(bin)/$(install) --require-hashes --requirement tests/requirements.txt
-	@touch $@
+	@again=$$(test -e .venv/begun && echo --force-reinstall); touch .venv/begun; \
+		$(bin)/$(install) $$again --require-hashes --requirement tests/requirements.txt
+	@rm .venv/begun; touch $@
 
 # pip would want hashes of all packages if it saw one, so the versions to keep to are those that are installed.
 .bench/installed: bench/requirements.txt .venv/tested
