@@ -1,4 +1,5 @@
-# The tools that the targets use are in .venv, at the versions of requirements.txt.
+# The tools that the targets use are in .venv, at the versions of requirements.txt: what most of them
+# need is there by .venv/installed, and by .venv/tested what only check, test, cost, bench need, which is far more.
 
 PYTHON ?= python3
 TEMPLATE ?= setupapidb.yml
@@ -15,6 +16,7 @@ ROUNDS ?= 30
 
 bin = .venv/bin
 so = $(filter 1 yes true,$(1))
+install = pip install --quiet --disable-pip-version-check
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +28,7 @@ run: .venv/installed  ## start the stack on this machine (PORT=4566 ACCESS=key),
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests
 
-check: .venv/installed  ## see that the template is valid, complete and small enough; write nothing
+check: .venv/tested  ## see that the template is valid, complete and small enough; write nothing
 	@$(bin)/python scripts/embed.py --check $(TEMPLATE)
 	@$(bin)/cfn-lint $(TEMPLATE)
 
@@ -52,30 +54,43 @@ import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bo
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
 
-cost: .venv/installed  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
+cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
-bench: .venv/installed .bench/installed  ## compare speed with other handlers (ROUNDS=30), and show what grows: minutes
+bench: .venv/tested .bench/installed  ## compare speed with other handlers (ROUNDS=30), and show what grows: minutes
 	@PYTHONPATH=scripts .bench/bin/python bench/bench.py --rounds $(ROUNDS)
 	@$(bin)/python bench/grow.py
 	@$(bin)/python bench/shards.py
 
-lock: .venv/installed  ## pin what requirements.in asks for, and all that it needs
-	@$(bin)/pip install --quiet --disable-pip-version-check uv==0.13.8
-	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+lock: .venv/installed  ## pin what each requirements.in asks for, and all that it needs
+	@$(bin)/$(install) uv==0.13.8
+	@for file in requirements tests/requirements; do \
+		$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+			--custom-compile-command "make lock" $$file.in --output-file $$file.txt || exit; \
+	done
 
-.venv/installed: requirements.txt
+# Any change makes .venv anew, so that nothing stays in it which no file names.
+.venv/installed: requirements.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("apidb needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the tools into .venv"
 	@$(PYTHON) -m venv --clear .venv
-	@$(bin)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(bin)/$(install) --require-hashes --requirement requirements.txt
 	@touch $@
 
-.bench/installed: bench/requirements.txt requirements.txt
+# If this is broken off, what .venv/installed stands for stays, and all is put in again the next time:
+# pip takes half a package for a whole one.
+.venv/tested: .venv/installed
+	@echo "Installing what the tests need into .venv"
+	@again=$$(test -e .venv/begun && echo --force-reinstall); touch .venv/begun; \
+		$(bin)/$(install) $$again --require-hashes --requirement tests/requirements.txt
+	@rm .venv/begun; touch $@
+
+# pip would want hashes of all packages if it saw one, so the versions to keep to are those that are installed.
+.bench/installed: bench/requirements.txt .venv/tested
 	@echo "Installing what is compared into .bench"
 	@$(PYTHON) -m venv --clear .bench
-	@.bench/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@$(bin)/pip freeze --disable-pip-version-check >.bench/versions
+	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
 .PHONY: help run test check embed deploy status logs teardown import export cost bench lock

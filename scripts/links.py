@@ -71,6 +71,7 @@ ROOTS = {
     *("bookmarks bar", "bookmarks toolbar", "bookmarks menu", "bookmarksbar", "bookmarksmenu"),
     *("other bookmarks", "mobile bookmarks", "favorites", "favourites", "favorites bar", "favourites bar"),
 }
+TOO_LARGE = "With all its fields this is larger than the API takes."
 LISTS = "it must be the URL at which an API lists its links"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TABLE = "dynamodb:"  # comes before the name of a table
@@ -536,7 +537,8 @@ def client(api, signed=False):
     """Return a function that sends a request (method, path or query below the API, body, headers).
 
     It returns the response, with JSON, if that is about this one request: a
-    status below 300, or 400, 404, 409, 412 and 413. Stop for another.
+    status below 300, or 400, 404, 409, 412 and 413, the last of which may be
+    without JSON. Stop for another.
     """
     key = os.environ.get("APIDB_KEY", "")
     if not re.fullmatch("[!-~]*", key):
@@ -549,10 +551,13 @@ def client(api, signed=False):
             value = answer.json()
             sentence = str(value["Error"]) if answer.status >= 300 else ""
         except (ValueError, LookupError, TypeError):
-            raise Stop(
-                f"What answers at {api} is not a link store: it said {answer.status} {answer.reason}."
-                " Take the URL that `make run` or `make deploy` prints; it ends in /link."
-            ) from None
+            # What is before an API says these in its own words, or without any.
+            if answer.status not in (413, *RETRY.status_forcelist):
+                raise Stop(
+                    f"What answers at {api} is not a link store: it said {answer.status} {answer.reason}."
+                    " Take the URL that `make run` or `make deploy` prints; it ends in /link."
+                ) from None
+            value, sentence = None, TOO_LARGE if answer.status == 413 else "It is busy or down; try again later."
         if answer.status == 403:
             raise Stop(f"The API at {api} answered 403: {first_line(sentence)} {way_in(sentence, signed, key)}")
         if answer.status == 405:
@@ -653,7 +658,9 @@ def import_file(path, api, dry_run, signed):
                     bar.update()
     except (Stop, KeyboardInterrupt):
         if counts:
-            print(f"Not complete: {tally(counts)}. Run it again to go on.", file=sys.stderr)
+            left = found[counts.total() :]
+            rest = f"; {len(left)} left, from {printable(f'{path}:{left[0][0]}')} on" if left else ""
+            print(f"Not complete: {tally(counts)}{rest}. Run it again to go on.", file=sys.stderr)
         raise
     print(f"{counts[ADDED]} links to send, {counts['refused']} refused without asking the API" if dry_run else tally(counts))
     return 1 if counts["refused"] else 0

@@ -725,12 +725,14 @@ def show(outputs):
 
 
 def key_command(key, session):
-    """Return the command of the AWS CLI that prints an API key, for whom the account lets read it."""
-    command = f"apigateway get-api-key --api-key {key} --include-value --query value --output text"
+    """Return the command that prints an API key, for whom the account lets read it."""
     if not is_local(session.endpoint_url):
-        return f"aws {command}"
-    local = f"--endpoint-url {session.endpoint_url} --region {session.region_name}"
-    return f"AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test .venv/bin/aws {local} {command}"
+        return f"aws apigateway get-api-key --api-key {key} --include-value --query value --output text"
+    settings = f"AWS_ENDPOINT_URL={session.endpoint_url} AWS_DEFAULT_REGION={session.region_name}"
+    settings += " AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
+    # Who has only run the stack has no AWS CLI.
+    code = f"import boto3; print(boto3.client('apigateway').get_api_key(apiKey='{key}', includeValue=True)['value'])"
+    return f'{settings} .venv/bin/python -c "{code}"'
 
 
 def signature(session):

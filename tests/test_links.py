@@ -855,20 +855,85 @@ def test_an_api_that_does_not_work_stops_it(status):
     assert (code, printed) == (2, []) and problems == [f"The API at {url} answered {status}: No?[31m."]
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_api_is_asked_again(status):
-    asked = []
+@pytest.mark.parametrize(
+    "status, headers, body",
+    [
+        (429, {"Retry-After": "1"}, error("Too many requests.")),
+        (503, {"Retry-After": "1"}, error("Busy.")),
+        (503, {}, error("Busy.")),
+        (503, {}, "<h1>Busy</h1>"),
+    ],
+)
+def test_a_busy_api_is_asked_again(tmp_path, status, headers, body):
+    path, asked = tmp_path / "links.jsonl", []
+    path.write_text(f'{{"link": "{BASE}1"}}\n{{"link": "{BASE}2", "link_id": "two"}}\n')
 
-    def answer(method, path, body):
-        asked.append(body["link"])
-        if asked.count(body["link"]) == 1:
-            return status, {"Retry-After": "1"}, error("Too many requests.")
-        return 201, {}, json.dumps(body)
+    def answer(*request):
+        asked.append(request)
+        if asked.count(request) < 3:
+            return status, headers, body
+        return (200, {}, json.dumps([record(1)])) if request[0] == "GET" else (201, {}, json.dumps(request[2]))
 
     with server(answer) as url:
-        code, printed, problems = run("import", f"{SAMPLES}/safari.html", "--api", url)
-    assert (code, printed, problems) == (0, ["4 added, 0 there already, 0 refused"], [])
-    assert len(asked) == 8
+        assert run("import", path, "--api", url) == (0, ["2 added, 0 there already, 0 refused"], [])
+        assert run("export", path, "--api", url) == (0, [f"1 links in {path}"], [])
+        assert run("import", url, "--api", url) == (0, ["1 added, 0 there already, 0 refused"], [])
+    made = [(method, path.removeprefix("/prod")) for method, path, _ in asked]
+    expected = [("POST", "/link"), ("PUT", "/link/two"), ("PUT", "/link/n1"), ("GET", "/link?limit=1000"), ("GET", "/link")]
+    assert {each: made.count(each) for each in made} == dict.fromkeys(expected, 3)
+
+
+@pytest.mark.parametrize(
+    "body, sentence", [(error("Busy."), "Busy."), ("", "It is busy or down; try again later.")], ids=["JSON", "empty"]
+)
+def test_an_api_that_stays_busy_ends_an_import_which_says_what_is_left(tmp_path, body, sentence):
+    path, asked = tmp_path / "links.jsonl", []
+    path.write_text("".join(json.dumps({"link": f"{BASE}{number}"}) + "\n" for number in range(20)))
+
+    def answer(method, _, given):
+        asked.append(given["link"])
+        if given["link"] != f"{BASE}7":
+            return 201, {}, json.dumps(given)
+        return 503, {}, body
+
+    # It asks thirty times, which is minutes.
+    program = "import links; links.RETRY = links.RETRY.new(status=3); links.main()"
+    with server(answer) as url:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "import", path, "--api", url],
+            **{"cwd": ROOT / "scripts", "env": without_settings(), "capture_output": True, "text": True},
+        )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"Not complete: 7 added, 0 there already, 0 refused; 13 left, from {path}:8 on. Run it again to go on.",
+        f"The API at {url} answered 503: {sentence}",
+    ]
+    assert asked.count(f"{BASE}7") == 4
+
+
+@pytest.mark.parametrize(
+    "body, sentence",
+    [
+        (error("The body may have 262,144 bytes."), "The body may have 262,144 bytes."),
+        ('{"message": "Request Too Long"}', links.TOO_LARGE),
+        ("<h1>413</h1>", links.TOO_LARGE),
+        ("", links.TOO_LARGE),
+        ("null", links.TOO_LARGE),
+    ],
+)
+def test_what_is_too_large_is_refused_and_the_import_goes_on(tmp_path, body, sentence):
+    path = tmp_path / "links.jsonl"
+    given = [{"link": BASE}, {"link": f"{BASE}2", "notes": "n" * 300_000}, {"link": f"{BASE}3"}]
+    given += [{"link_id": "four", "link": f"{BASE}4", "notes": "n" * 300_000}, {"link_id": "five", "link": f"{BASE}5"}]
+    path.write_text("".join(json.dumps(each) + "\n" for each in given))
+
+    def answer(_, __, given):
+        return (413, {"Retry-After": "1"}, body) if "notes" in given else (201, {}, json.dumps(given))
+
+    with server(answer) as url:
+        code, printed, problems = run("import", path, "--api", url)
+    assert (code, printed) == (1, ["3 added, 0 there already, 2 refused"])
+    assert problems == [f"{path}:2: {BASE}2: {sentence}", f"{path}:4: {BASE}4: {sentence}"]
 
 
 def test_a_name_whose_first_answer_was_lost_is_there(tmp_path):

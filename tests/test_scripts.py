@@ -965,7 +965,7 @@ def test_the_commands_carry_the_key_which_is_not_printed(engine, curl):
     key_id = outputs(engine, "keyed")["ApiKeyId"]
     key = aws(engine, *f"apigateway get-api-key --api-key {key_id} --include-value".split())["value"]
     assert key not in printed
-    commands = re.findall("^  (.*(?:curl|aws) .*)$", printed, re.M)
+    commands = re.findall("^  (.*(?:curl |boto3).*)$", printed, re.M)
     shown, export, post, get = commands
     # Another shell, that has other settings of AWS or none.
     shell = {name: value for name, value in engine.settings.items() if not name.startswith("AWS_")}
