@@ -16,6 +16,7 @@ import os
 import sys
 import textwrap
 import tomllib
+import uuid
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -30,6 +31,7 @@ from moto.server import ThreadedMotoServer
 ROOT = Path(__file__).parent.parent
 MB, GB = 2**20, 2**30
 HOURS = 730  # of a month
+STORE_URL = "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/prod/link"
 EVENT = json.loads((ROOT / "tests" / "events" / "get.json").read_text())  # a recorded one
 
 
@@ -164,6 +166,14 @@ def largest(number):
     return {"link": link, "title": "\U0001f600" * 512, "tags": tags, "notes": "\U0001f600" * 8192}
 
 
+def module(name):
+    """Return a source of handler/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "handler" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
 @contextlib.contextmanager
 def loaded(settings):
     """Give the handler as a module that has these settings, and a client of its DynamoDB, moto's server in a thread."""
@@ -175,9 +185,7 @@ def loaded(settings):
     aws |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
     try:
         with mock.patch.dict(os.environ, settings | aws, clear=True):
-            spec = importlib.util.spec_from_file_location("index", ROOT / "handler" / "index.py")
-            index = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(index)
+            index = module("index")
             client = boto3.client("dynamodb")
         index.http = URLLib3Session(timeout=60)  # moto takes seconds to search a megabyte
         with contextlib.closing(client):
@@ -192,8 +200,10 @@ def table_of(template, client, name):
     properties = template["Resources"]["Table"]["Properties"]
     shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
     client.create_table(TableName=name, **{part: properties[part] for part in shape})
-    yield
-    client.delete_table(TableName=name)
+    try:
+        yield
+    finally:
+        client.delete_table(TableName=name)
 
 
 @contextlib.contextmanager
@@ -204,6 +214,7 @@ def handler(template):
     for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
         parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
         settings[name] = str(parameter["Default"]) if parameter else name
+    settings["TABLE"] = uuid.uuid4().hex  # all of moto's servers share their tables
     with loaded(settings) as (index, client), table_of(template, client, index.TABLE):
         yield index, client
 
@@ -237,17 +248,17 @@ def measured(template):
     clock = mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__)
     with handler(template) as (index, client), clock:
 
-        def send(method, path, body=None, kind=None):
+        def send(method, path, body=None, kind=None, source=index):
             meter.kind = kind
             with contextlib.redirect_stdout(io.StringIO()) as log:
-                answer = index.lambda_handler(event_of(method, path, body), None)
+                answer = source.lambda_handler(event_of(method, path, body), None)
             if answer["statusCode"] >= 400:
                 raise CostError(f"{method} {path} failed: {answer['body']}Change what scripts/cost.py sends.")
             return answer, log.getvalue().splitlines()
 
-        def measure(name, label, method, path, body=None):
+        def measure(name, label, method, path, body=None, source=index):
             kinds[name] = kind = Kind(label)
-            answer, lines = send(method, path, body, kind)
+            answer, lines = send(method, path, body, kind, source)
             headers = "".join(f"{name}: {value}\r\n" for name, value in answer["headers"].items())
             kind.out = len((headers + answer["body"]).encode())
             kind.log = sum(len(line.encode()) for line in lines)
@@ -269,7 +280,9 @@ def measured(template):
         measure("uncounted", "`GET /go/{link_id}`, not counted", "GET", f"/go/{one}")
         measure("patch", "`PATCH /link/{link_id}`", "PATCH", f"/link/{one}", {"title": "Another"})
         measure("delete", "`DELETE /link/{link_id}`", "DELETE", f"/link/{one}")
-        measure("page", "`GET /`, the page", "GET", "/")
+        measure("index", "`GET /`, the index", "GET", "/")
+        with mock.patch.dict(os.environ, {"STORE_URL": STORE_URL}):
+            measure("page", "The page of `addons/page.yml`", "GET", "/", source=module("page"))
         measure("health", "`GET /health`", "GET", "/health")
         for number in range(25):  # more than 1 MB
             send("PUT", f"/link/largest-{number}", largest(number))
@@ -309,7 +322,6 @@ class Prices:
         self.log_months = default["LogRetentionInDays"] * 24 / HOURS
         self.rate, self.burst = default["RequestsPerSecond"], default["RequestBurst"]
         self.indexes = len(resources["Table"]["Properties"]["GlobalSecondaryIndexes"])
-        self.alarms = sum(each["Type"] == "AWS::CloudWatch::Alarm" for each in resources.values())
 
     def seconds(self, kind):
         """Return how long the function is assumed to take; Lambda bills whole milliseconds."""
@@ -402,9 +414,12 @@ def notes(kinds, data, prices):
     yield "API Gateway bills no request that it throttles, or that lacks a valid key where one is needed."
     metrics = set().union(*(kind.metrics for kind in kinds.values()))
     yield (
-        f"These requests make {len(metrics)} metrics, billed for the hours that have data. With `AlarmEmail`,"
-        f" {prices.alarms} alarms cost {usd(prices.alarms * prices.of['alarm_month'])} USD a month more."
+        f"These requests make {len(metrics)} metrics, billed for the hours that have data. `addons/alarms.yml`"
+        f" has an alarm for each of three metrics, {usd(3 * prices.of['alarm_month'])} USD a month, and one of Metrics"
+        " Insights, of which each metric that it matches is billed: three to eight, 0.30 to 0.80 USD. Its dashboard"
+        " is free, if the account has fewer than four."
     )
+    yield "The page's function has less memory than the store's, and is reckoned as that one."
     for month in data["month"]:
         if "requests" in month:
             requests = ", ".join(f"{count:,} {name}" for name, count in month["requests"].items())
