@@ -36,7 +36,7 @@ check: .venv/installed  ## see that the templates are valid, complete and small 
 embed: .venv/installed  ## copy the handlers into the templates
 	@$(bin)/python scripts/embed.py $(checked)
 
-deploy: .venv/installed  ## create or update store and add-ons on AWS (STACK=apidb ADDONS="page alarms" PARAMETERS="Name=value" YES=1)
+deploy: .venv/installed  ## create or update store and add-ons on AWS (STACK=apidb ADDONS=page PARAMETERS="Name=value" YES=1)
 	@$(bin)/python scripts/store.py deploy --stack $(STACK) --template $(TEMPLATE) $(addons) \
 		$(if $(call so,$(YES)),--yes) $(PARAMETERS)
 

@@ -184,6 +184,9 @@ def cause_of(client, past):
         if event["ResourceStatus"].endswith("_FAILED") and not cancelled:
             found = "DescribeEvents" in reason and invalid(client, StackName=event["StackId"])
             return found or blame(event, reason)
+    for event in past:  # an output that an add-on imports cannot change, which is no resource's failure
+        if event["ResourceStatus"].endswith("ROLLBACK_IN_PROGRESS") and event.get("ResourceStatusReason"):
+            return blame(event, event["ResourceStatusReason"])
     return ""
 
 

@@ -82,26 +82,27 @@ def deploy(name, template, addons, parameters, yes=False):
     for unknown in set(addons) - ADDONS.keys():
         raise StackError(f"There is no add-on {unknown}; there are {', '.join(ADDONS)}.")
     client = boto3.client("cloudformation")
-    stacks = {name: template} | {f"{name}-{addon}": ADDONS[addon] for addon in addons}
+    addon_stacks = {f"{name}-{addon}": ADDONS[addon] for addon in addons}
     declared = {}
-    for each, path in stacks.items():
+    for each, path in ({name: template} | addon_stacks).items():
         valid = client.validate_template(TemplateBody=stack.text_of(path))
-        declared[each] = {parameter["ParameterKey"] for parameter in valid["Parameters"]}
+        # Store is for STACK to say.
+        declared[path] = {parameter["ParameterKey"] for parameter in valid["Parameters"]} - {"Store"}
         there = stack.describe(client, each)
         if there:
             stack.must_be_made_from(path, valid.get("Description"), there)
-    settable = {each: names - ({"Store"} if each != name else set()) for each, names in declared.items()}
-    for unknown in parameters.keys() - set().union(*settable.values()):
-        has = [f"{path} has {', '.join(sorted(settable[each]))}" for each, path in stacks.items()]
+    for unknown in parameters.keys() - set().union(*declared.values()):
+        has = [f"{path} has {', '.join(sorted(names))}" for path, names in declared.items()]
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.")
 
-    outputs = stack.deploy(name, template, chosen(parameters, declared[name]), yes)
-    own = {"Store": name}
+    outputs = stack.deploy(name, template, chosen(parameters, declared[template]), yes)
     if stack.is_local(client.meta.endpoint_url):
         # AWS's host of the store is none here, and the engine has no alarm on a query.
-        own |= {"StoreUrl": stack.reachable(outputs.get("APIUrl", ""), client.meta.endpoint_url), "WatchTable": "false"}
-    for each, path in list(stacks.items())[1:]:
-        outputs = stack.deploy(each, path, chosen(own | parameters, declared[each]), yes) | outputs
+        url = stack.reachable(outputs.get("APIUrl", ""), client.meta.endpoint_url)
+        parameters = {"StoreUrl": url, "WatchTable": "false"} | parameters
+    for each, path in addon_stacks.items():
+        given = {"Store": name} | chosen(parameters, declared[path])
+        outputs = stack.deploy(each, path, given, yes) | outputs
     return outputs
 
 

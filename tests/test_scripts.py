@@ -479,6 +479,19 @@ def test_the_cause_is_what_failed_first_by_itself(reason, words):
     assert stack.cause_of(None, past) == f"Role (AWS::Some::Thing): {words}"
 
 
+def test_an_output_that_is_in_use_is_the_cause():
+    """As AWS tells it of the stack, when all its resources are updated; the engine lets outputs change."""
+    told = [
+        ("Table", "UPDATE_COMPLETE", ""),
+        ("apidb", "UPDATE_ROLLBACK_IN_PROGRESS", "Export apidb-TableName cannot be updated as it is in use by apidb-alarms"),
+        ("apidb", "UPDATE_ROLLBACK_COMPLETE", ""),
+    ]
+    names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+    past = [dict(zip(names, event), ResourceType="AWS::CloudFormation::Stack") for event in told]
+    sentence = "Export apidb-TableName cannot be updated as it is in use by apidb-alarms."
+    assert stack.cause_of(None, past) == f"apidb (AWS::CloudFormation::Stack): {sentence}"
+
+
 def stuck(engine, altered, status):
     """Bring a stack, which it returns the name of, into a status from which no update goes."""
     name = status.replace("_", "").lower()
@@ -937,12 +950,15 @@ def test_status_shows_the_five_newest_errors_of_a_day(engine, log):
 LOG = json.loads((ROOT / "tests" / "events" / "log.json").read_text())
 
 
+NO_IMPORT = "  Runtime.ImportModuleError: Unable to import module 'index': No module named 'ijson'"
+
+
 @pytest.mark.parametrize(
     "names, found",
     [
         # awslambdaric 4.0.1 wrote log_level, and what came after it writes level.
-        (["import_done", "import", "import_report"], ["  Runtime.ImportModuleError: Unable to import module 'index': No module named 'ijson'"]),
-        (["import_as_next", "import_report"], ["  Runtime.ImportModuleError: Unable to import module 'index': No module named 'ijson'"]),
+        (["import_done", "import", "import_report"], [NO_IMPORT]),
+        (["import_as_next", "import_report"], [NO_IMPORT]),
         (["raised", "raised_report"], ["8f6f4fd2-3f4e-4b3c-9a5e-6d0a4a0c2b1e  ValueError: no such thing"]),
         (["timeout"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66aa  Sandbox.Timedout: timeout after 25000.0 ms"]),
         (["timeout_without_type"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66ab  timeout after 25000.0 ms"]),
@@ -1209,4 +1225,4 @@ def test_run_starts_the_page_which_knows_the_store_of_this_run(runs):
         assert (answer.status_code, store_url in answer.text) == (200, True)
         run.stop()
     without = runs("without", arguments=["ADDONS="]).until("Ctrl-C stops it.")
-    assert "page" not in without.printed
+    assert "Its page is at" not in without.printed
