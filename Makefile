@@ -4,6 +4,7 @@
 PYTHON ?= python3
 TEMPLATE ?= setupapidb.yml
 STACK ?= apidb
+ADDONS ?= page
 PORT ?= 4566
 STATE ?= .apidb
 PARAMETERS ?=
@@ -17,35 +18,38 @@ ROUNDS ?= 30
 bin = .venv/bin
 so = $(filter 1 yes true,$(1))
 install = pip install --quiet --disable-pip-version-check
+addons = $(addprefix --addon ,$(ADDONS))
+templates = $(sort $(TEMPLATE) $(wildcard setupapidb.yml addons/*.yml stacks/*.yml))
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## start the stack on this machine (PORT=4566 ACCESS=key), until Ctrl-C
-	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) \
+run: .venv/installed  ## start the store and its page on this machine (PORT=4566 ACCESS=key), until Ctrl-C
+	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) $(addons) \
 		$(if $(call so,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests
 
-check: .venv/tested  ## see that the template is valid, complete and small enough; write nothing
-	@$(bin)/python scripts/embed.py --check $(TEMPLATE)
-	@$(bin)/cfn-lint $(TEMPLATE)
+check: .venv/tested  ## see that the templates are valid, complete and small enough; write nothing
+	@$(bin)/python scripts/embed.py --check $(templates)
+	@$(bin)/cfn-lint $(templates)
 
-embed: .venv/installed  ## copy the handler into the template
-	@$(bin)/python scripts/embed.py $(TEMPLATE)
+embed: .venv/installed  ## copy the handlers into the templates
+	@$(bin)/python scripts/embed.py $(templates)
 
-deploy: .venv/installed  ## create or update the stack on AWS (STACK=apidb PARAMETERS="Name=value" YES=1)
-	@$(bin)/python scripts/stack.py deploy --stack $(STACK) --template $(TEMPLATE) $(if $(call so,$(YES)),--yes) $(PARAMETERS)
+deploy: .venv/installed  ## create or update store and add-ons on AWS (STACK=apidb ADDONS=page PARAMETERS="Name=value" YES=1)
+	@$(bin)/python scripts/store.py deploy --stack $(STACK) --template $(TEMPLATE) $(addons) \
+		$(if $(call so,$(YES)),--yes) $(PARAMETERS)
 
-status: .venv/installed  ## show how the stack on AWS is, and its last errors (STACK=apidb)
-	@$(bin)/python scripts/stack.py status --stack $(STACK)
+status: .venv/installed  ## show how the store on AWS is, its add-ons, and its last errors (STACK=apidb)
+	@$(bin)/python scripts/store.py status --stack $(STACK)
 
-logs: .venv/installed  ## follow the log of the stack on AWS (STACK=apidb), until Ctrl-C
-	@$(bin)/python scripts/stack.py logs --stack $(STACK)
+logs: .venv/installed  ## follow the log of the store on AWS (STACK=apidb), until Ctrl-C
+	@$(bin)/python scripts/store.py logs --stack $(STACK)
 
-teardown: .venv/installed  ## export the links, then delete the stack on AWS (STACK=apidb EXPORT=no)
-	@$(bin)/python scripts/stack.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
+teardown: .venv/installed  ## export the links, then delete add-ons and store on AWS (STACK=apidb EXPORT=no)
+	@$(bin)/python scripts/store.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
 import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
 	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \

@@ -713,11 +713,12 @@ def lambda_handler(event, context):
     log = {"level": "INFO", "method": request.method, "resource": route if route in ROUTES else "unknown"}
     try:
         answer = dispatch(request, route, names)
-    except Exception as error:
-        if not isinstance(error, Error):
-            error = Error("Something went wrong here; the log has it under the reference.")
+    except Exception as failure:
+        known = isinstance(failure, Error)
+        error = failure if known else Error("Something went wrong here; the log has it under the reference.")
         if error.status >= 500:
-            log |= {"level": "ERROR", "error": traceback.format_exc()}
+            told = traceback.format_exception(failure.__cause__ or failure)
+            log |= {"level": "ERROR", "error": "".join(told)}
         answer = reply_error(request, error)
     if request.method == "HEAD":
         answer["body"] = ""

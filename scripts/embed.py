@@ -13,7 +13,6 @@ that changed.
 import argparse
 import ast
 import hashlib
-import os
 import re
 import sys
 import textwrap
@@ -139,12 +138,6 @@ def with_deployment(text, settings={}):
     return text
 
 
-def templates():
-    """Return the paths of all templates of the repository."""
-    root = Path(os.path.relpath(ROOT))
-    return [root / "setupapidb.yml", *sorted(root.glob("addons/*.yml")), *sorted(root.glob("stacks/*.yml"))]
-
-
 def embed(template, check):
     """Write a template with its sources as they are now, or with `check` only look; print its size.
 
@@ -172,11 +165,10 @@ def embed(template, check):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("templates", nargs="*", type=Path, help="all of the repository if none")
+    parser.add_argument("templates", nargs="+", type=Path)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
     options = parser.parse_args()
-    given = options.templates or templates()
-    wrong = [embed(template, options.check) for template in given]
+    wrong = [embed(template, options.check) for template in options.templates]
     sys.exit("\n".join(filter(None, wrong)) or None)
 
 

@@ -1,4 +1,4 @@
-"""Run a single-file stack on this machine: a local AWS engine, and the stack deployed on it.
+"""Run a store on this machine: a local AWS engine, and the store with its add-ons deployed on it.
 
 The engine is ministack. It listens on 127.0.0.1 only, enforces IAM, and keeps
 what it holds in a folder, so that links survive a stop and a new start.
@@ -21,6 +21,7 @@ from typing import NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 import stack
+import store
 
 
 class EngineError(Exception):
@@ -125,6 +126,7 @@ def main():
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("--addon", action="append", default=[], help=f"deploy this add-on too ({', '.join(store.ADDONS)})")
     parser.add_argument("--yes", action="store_true", help="update without asking, even if links or URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
@@ -136,7 +138,7 @@ def main():
             os.environ.clear()
             os.environ.update(running.settings)
             parameters = stack.pairs(options.parameters)
-            stack.show(stack.deploy(options.stack, options.template, parameters, options.yes))
+            stack.show(store.deploy(options.stack, options.template, options.addon, parameters, options.yes))
             print(f"Ctrl-C stops it. The links stay in {options.state} for the next time.", flush=True)
             running.process.wait()
             raise EngineError("The local engine has ended by itself.")

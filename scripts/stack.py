@@ -1,11 +1,8 @@
-"""Deploy a single-file stack with CloudFormation, look at it, or tear it down; show each resource on the way.
+"""Deploy a stack of one template with CloudFormation, look at it, or tear it down; show each resource on the way.
 
-Account, region and endpoint are the usual settings of the AWS SDKs
-(AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL ...), so the same commands work on
-AWS and on a local engine.
+store.py has the command line, and what is about several stacks.
 """
 
-import argparse
 import json
 import re
 import signal
@@ -19,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError
 
 import links
 from embed import MOST_BYTES, with_deployment
@@ -45,8 +42,9 @@ LOOKUPS = {
     "AWS::Lambda::Function": ("lambda", "get_function", "FunctionName"),
     "AWS::SNS::Topic": ("sns", "get_topic_attributes", "TopicArn"),
     "AWS::CloudWatch::Alarm": ("cloudwatch", "describe_alarms", "AlarmNames"),
+    "AWS::CloudWatch::Dashboard": ("cloudwatch", "get_dashboard", "DashboardName"),
 }
-NOT_THERE = ("NoSuchEntity", "NotFound", "NotFoundException", "ResourceNotFoundException")
+NOT_THERE = ("NoSuchEntity", "NotFound", "NotFoundException", "ResourceNotFound", "ResourceNotFoundException")
 
 # What to do about a stack that CloudFormation neither updates nor has a default way out for
 # (CloudFormation User Guide, stack status codes; API reference, ContinueUpdateRollback and RollbackStack).
@@ -69,6 +67,10 @@ UNDONE = {
 
 COUNTED_PAGES = 10  # of 1 MB, which cost 1,280 read units; a larger table is not counted
 SHOWN_ERRORS = 5
+FAILED = ("timeout", "error", "failure")  # the statuses of an invocation, but for success
+# A filter pattern of CloudWatch Logs for the lines that tell of an error.
+ERRORS = ['$.level = "ERROR"', '$.log_level = "ERROR"', *(f'$.record.status = "{status}"' for status in FAILED)]
+ERRORS = f"{{ {' || '.join(f'({each})' for each in ERRORS)} }}"
 
 # --- Asking CloudFormation
 
@@ -182,6 +184,9 @@ def cause_of(client, past):
         if event["ResourceStatus"].endswith("_FAILED") and not cancelled:
             found = "DescribeEvents" in reason and invalid(client, StackName=event["StackId"])
             return found or blame(event, reason)
+    for event in past:  # an output that an add-on imports cannot change, which is no resource's failure
+        if event["ResourceStatus"].endswith("ROLLBACK_IN_PROGRESS") and event.get("ResourceStatusReason"):
+            return blame(event, event["ResourceStatusReason"])
     return ""
 
 
@@ -221,6 +226,14 @@ def left_to_cloudformation(name):
 # --- Deploying
 
 
+def text_of(template):
+    """Return the text of a template; StackError if it is too large."""
+    text = template.read_text()
+    if len(text.encode()) > MOST_BYTES:
+        raise StackError(f"{template} has more than the {MOST_BYTES:,} bytes that CloudFormation takes.")
+    return text
+
+
 def deploy(name, template, parameters, yes=False):
     """Create the stack, or update it to the template; return its outputs as a dict.
 
@@ -228,9 +241,7 @@ def deploy(name, template, parameters, yes=False):
     have the template's default. An update that costs the links or the URL is
     asked about, unless `yes`. StackError if it does not succeed.
     """
-    text = template.read_text()
-    if len(text.encode()) > MOST_BYTES:
-        raise StackError(f"{template} has more than the {MOST_BYTES:,} bytes that CloudFormation takes.")
+    text = text_of(template)
     client = boto3.client("cloudformation")
     valid = client.validate_template(TemplateBody=text)
     declared = valid["Parameters"]
@@ -417,18 +428,20 @@ def discard(client, change_set):
 # --- Tearing down
 
 
-def teardown(name, template, export=True):
+def teardown(name, template, export=True, first=()):
     """Delete the stack, wait until it is gone, and list what is left; export its links before, if so.
 
-    StackError if it does not go, or must not, or its links cannot be exported.
+    The stacks `first`, which use it, are deleted before it. StackError if one
+    does not go, or must not, or the links cannot be exported.
     """
     client = boto3.client("cloudformation")
     stack = existing(client, name)
     described = client.validate_template(TemplateBody=template.read_text()).get("Description")
     must_be_made_from(template, described, stack)
     name = stack["StackName"]  # it may have been an ARN
-    if stack["StackStatus"] != "REVIEW_IN_PROGRESS" and stack["StackStatus"].endswith("_IN_PROGRESS"):
-        free(name, stack)
+    for each in (*first, stack):
+        if each["StackStatus"] != "REVIEW_IN_PROGRESS" and each["StackStatus"].endswith("_IN_PROGRESS"):
+            free(each["StackName"], each)
     had = resources_of(client, stack["StackId"])
     tables = tables_of(had)
     # The local engine has the text of the parameter where AWS has a boolean.
@@ -443,13 +456,8 @@ def teardown(name, template, export=True):
     if export:
         for table in tables.values():
             save(name, table["TableName"])
-    with left_to_cloudformation(name):
-        try:
-            delete(client, stack)
-        except StackError:
-            show_left(name, left_of(client, stack["StackId"], had))
-            raise
-        show_left(name, left_of(client, stack["StackId"], had))
+    for each in (*first, stack):
+        remove(client, each)
     if tables:
         # DynamoDB Developer Guide, "Delete a table with PITR enabled".
         backups = " and ".join(f"{table['TableName']}$DeletedTableBackup" for table in tables.values())
@@ -457,6 +465,18 @@ def teardown(name, template, export=True):
             f"On AWS, DynamoDB keeps a backup for 35 days at no charge, {backups},"
             " if the table had point-in-time recovery on."
         )
+
+
+def remove(client, stack):
+    """Delete a stack, wait until it is gone, and list what is left. StackError if it does not go."""
+    name, had = stack["StackName"], resources_of(client, stack["StackId"])
+    with left_to_cloudformation(name):
+        try:
+            delete(client, stack)
+        except StackError:
+            show_left(name, left_of(client, stack["StackId"], had))
+            raise
+        show_left(name, left_of(client, stack["StackId"], had))
 
 
 def tables_of(resources):
@@ -556,8 +576,8 @@ def show_left(name, left):
 # --- Looking
 
 
-def show_status(name):
-    """Print how a stack is: its state, its URLs, how many links it has, and its last errors."""
+def show_status(name, addons=()):
+    """Print how a stack is: its state, its add-ons, its URLs, how many links it has, and its last errors."""
     client = boto3.client("cloudformation")
     stack = existing(client, name)
     outputs, had = outputs_of(stack), resources_of(client, stack["StackId"])
@@ -572,13 +592,15 @@ def show_status(name):
         rows["What failed"] = cause_of(client, past)
     if "APIUrl" in outputs:
         rows["API"] = reachable(outputs["APIUrl"], client.meta.endpoint_url)
-        rows["Page"] = rows["API"].removesuffix("link")
     rows["Version"], rows["Access"] = outputs.get("Version"), outputs.get("Access")
     for table in tables_of(had).values():
         rows["Links"] = count_of(table)
-    for label, value in rows.items():
-        if value:
-            print(f"{label:<12} {value}")
+    lines = [(label, value) for label, value in rows.items() if value]
+    lines += [("Add-on", f"{each['StackName']}, {each['StackStatus']}") for each in addons]
+    pages = [outputs_of(each).get("PageUrl") for each in (stack, *addons)]
+    lines += [("Page", reachable(page, client.meta.endpoint_url)) for page in pages if page]
+    for label, value in lines:
+        print(f"{label:<12} {value}")
     for group in log_groups(had):
         show_errors(group)
 
@@ -636,24 +658,45 @@ def milliseconds(ago):
 
 
 def show_errors(group):
-    """Print the newest errors that the function has logged in the last 24 hours."""
+    """Print the newest errors that the function, its runtime and Lambda have logged in the last 24 hours."""
     newest = deque(maxlen=SHOWN_ERRORS)
-    for event in log_events(group, milliseconds(timedelta(hours=24)), filterPattern='"ERROR"'):
+    told = set()  # the requests and types of the runtime's errors, of which Lambda reports again
+    for event in log_events(group, milliseconds(timedelta(hours=24)), filterPattern=ERRORS):
+        line = {}
         with suppress(ValueError):
             line = json.loads(event["message"])
-            if isinstance(line, dict) and line.get("level") == "ERROR":
-                newest.append((event["timestamp"], line))
+        error = error_of(line) if isinstance(line, dict) else None
+        if error and not (line.get("type") and told & set(error[:2])):
+            newest.append((event["timestamp"], error))
+            told |= {line.get("requestId"), line.get("errorType")} - {None, ""}
     if not newest:
         print(f"{'Errors':<12} none in the last 24 hours")
         return
     print("\nThe newest errors of the last 24 hours:\n")
-    for timestamp, line in newest:
-        # The handler logs a traceback as `error`; what Lambda itself logs has one of the others.
-        text = line.get("error") or line.get("errorMessage") or line.get("message") or ""
-        request = [str(line[key]) for key in ("status", "method", "resource", "request_id") if key in line]
-        last = str(text).strip().split("\n")[-1]
+    for timestamp, (request, kind, text) in newest:
         at = when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
-        print(links.printable(f"  {at}  {' '.join(request)}  {last}"))
+        what = ": ".join(filter(None, [kind, text.strip().split("\n")[-1]]))
+        print(links.printable(f"  {at}  {request}  {what}"))
+
+
+def error_of(line):
+    """Return the request, the type and the text of the error that a line of the log tells of; None if of none.
+
+    The handler has written it (level; the traceback names the type), or the
+    runtime when the handler could not be imported or failed (log_level, and in
+    its next version level), or Lambda when the function ended or took too long
+    (a report).
+    """
+    report = line.get("record")
+    if line.get("type") == "platform.report" and isinstance(report, dict) and report.get("status") in FAILED:
+        took = report.get("metrics", {}).get("durationMs")
+        return report.get("requestId", ""), report.get("errorType", ""), f"{report['status']} after {took} ms"
+    if "ERROR" not in (line.get("level"), line.get("log_level")):
+        return None
+    if "errorMessage" in line:
+        return line.get("requestId", ""), line.get("errorType", ""), str(line["errorMessage"])
+    request = [str(line[key]) for key in ("status", "method", "resource", "request_id") if key in line]
+    return " ".join(request), "", str(line.get("error") or line.get("message") or "")
 
 
 def brief(message):
@@ -692,7 +735,7 @@ def follow_logs(name):
 
 
 def reachable(url, endpoint):
-    """Return where the API with this output APIUrl answers, given CloudFormation's endpoint."""
+    """Return where an API answers, from its URL on AWS as an output has it, given CloudFormation's endpoint."""
     if not is_local(endpoint):
         return url
     aws = urlsplit(url)
@@ -701,12 +744,15 @@ def reachable(url, endpoint):
 
 
 def show(outputs):
-    """Print the URLs of the API and its page, and commands to try, with what its Access asks for."""
+    """Print the URLs of the API and of its page, if it has one, and commands to try, with what its Access asks for."""
     if "APIUrl" not in outputs:  # it is the template of something else
         return
     session = boto3.client("cloudformation").meta
     url = reachable(outputs["APIUrl"], session.endpoint_url)
-    print(f"\nThe API is at {url}\nIts page is at {url.removesuffix('link')}\n")
+    print(f"\nThe API is at {url}")
+    if "PageUrl" in outputs:
+        print(f"Its page is at {reachable(outputs['PageUrl'], session.endpoint_url)}")
+    print()
     access, before, write, read = outputs.get("Access", "open"), [], "", ""
     if "ApiKeyId" in outputs:
         command = key_command(outputs["ApiKeyId"], session)
@@ -767,38 +813,3 @@ def pairs(arguments):
         if "=" not in argument:
             raise StackError(f"A template parameter is set by NAME=VALUE, not by {argument}.")
     return dict(argument.split("=", 1) for argument in arguments)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs"])
-    parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
-    parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
-    parser.add_argument("--yes", action="store_true", help="deploy without asking, even if links or URL are lost")
-    parser.add_argument("--no-export", action="store_true", help="tear down without writing the links to a file")
-    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
-    options = parser.parse_intermixed_args()
-    if options.parameters and options.action != "deploy":
-        parser.error(f"{options.action} takes no parameters: {' '.join(options.parameters)}")
-    stop_in_order()
-    try:
-        if options.action == "deploy":
-            show(deploy(options.stack, options.template, pairs(options.parameters), options.yes))
-        elif options.action == "teardown":
-            teardown(options.stack, options.template, export=not options.no_export)
-        elif options.action == "status":
-            show_status(options.stack)
-        else:
-            follow_logs(options.stack)
-    except KeyboardInterrupt as interrupt:
-        if options.action in ("deploy", "teardown"):
-            sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
-        print()
-    except (NoRegionError, NoCredentialsError) as error:
-        sys.exit(f"{str(error).rstrip('.')}. Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure")
-    except (StackError, ClientError, BotoCoreError, OSError) as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,10 @@
 """`make cost`: what it measures and reckons, against what was reckoned by hand."""
 
-import copy
 import re
 import subprocess
 import sys
 import tomllib
 
-import boto3
 import pytest
 from conftest import ROOT
 
@@ -214,8 +212,7 @@ def test_a_row_by_hand(printed, kinds):
 
 
 @pytest.mark.parametrize("name", tomllib.loads(PRICES.read_text())["price"])
-def test_each_price_matters(name, data, with_monitoring):
-    template, kinds = with_monitoring
+def test_each_price_matters(name, data, template, kinds):
     before = cost.report(kinds, data, cost.Prices(data, template))
     data["price"][name]["usd"] *= 3
     assert cost.report(kinds, data, cost.Prices(data, template)) != before

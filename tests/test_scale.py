@@ -4,7 +4,6 @@ import json
 import sys
 import tomllib
 
-import boto3
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings, strategies as st
@@ -68,26 +67,27 @@ def test_an_index_partition_takes_its_units_and_no_more(kinds):
 
 
 def test_a_scan_without_its_next_pages_leaves_links_out(stores):
-    one, every = grow.scanned(boto3.client("dynamodb"), 10_000)
+    one, every = grow.scanned(grow.textbook_client(), 10_000)
     assert (one.items, one.items * 200 <= 2**20 < (one.items + 1) * 200) == (5242, True)
     assert (every.items, every.bytes) == (10_000, 2_000_000)
 
 
-def test_a_scan_by_arithmetic_ends_where_that_of_moto_ends(stores):
+def test_a_scan_by_arithmetic_ends_where_that_of_moto_ends(dynamodb):
     """With items of 200,000 bytes, so that a few are 1 MB."""
 
     def make(number):
         return grow.textbook(number) | {"notes": {"S": "n" * 199_795}}
 
-    client = boto3.client("dynamodb")
     schema = {"AttributeDefinitions": [{"AttributeName": "link_id", "AttributeType": "S"}]}
     schema |= {"KeySchema": [{"AttributeName": "link_id", "KeyType": "HASH"}], "BillingMode": "PAY_PER_REQUEST"}
-    client.create_table(TableName="textbook", **schema)
+    dynamodb.create_table(TableName="textbook", **schema)
     for number in range(7):
-        client.put_item(TableName="textbook", Item=make(number))
-    real = client.scan(TableName="textbook")
-    client.delete_table(TableName="textbook")
-    grow.Store(client, make).count = 7
+        dynamodb.put_item(TableName="textbook", Item=make(number))
+    real = dynamodb.scan(TableName="textbook")
+    dynamodb.delete_table(TableName="textbook")
+    store, client = grow.Store(make), grow.textbook_client()
+    store.scanned_by(client)
+    store.count = 7
     ours = client.scan(TableName="textbook")
     assert cost.item_bytes(make(0)) == 200_000
     assert len(real["Items"]) == len(ours["Items"]) == 5
@@ -169,7 +169,7 @@ def test_what_is_right_can_be_wrong():
 
 
 @pytest.fixture
-def sharded(handler):
+def sharded(handler, dynamodb):
     """A table with 60 links in 3 shards, some of the same millisecond."""
     index = Shards(3)
     for number in range(60):
@@ -177,18 +177,18 @@ def sharded(handler):
         index.add(key)
         owner = f"everyone#{shard_of(key[1], 3)}"
         item = {"owner": owner, "created_at": key[0], "updated_at": key[0], "link_id": key[1], "link": "see url"}
-        handler.dynamodb.put_item(TableName="links", Item={name: {"S": value} for name, value in item.items()})
+        dynamodb.put_item(TableName="links", Item=handler.encode_all(item))
     return index
 
 
-def test_one_position_does_for_the_queries_of_all_shards(handler, sharded):
+def test_one_position_does_for_the_queries_of_all_shards(dynamodb, sharded):
     """DynamoDB's Query takes as ExclusiveStartKey what is no item; on moto at least."""
 
     def query(shard, limit, position):
         names = ("owner", "created_at", "link_id", "link")
         values = ({"S": value} for value in (f"everyone#{shard}", *(position or ()), "see url"))
         start = {"ExclusiveStartKey": dict(zip(names, values))} if position else {}
-        page = handler.dynamodb.query(
+        page = dynamodb.query(
             TableName="links",
             IndexName="newest",
             KeyConditionExpression="#owner = :owner",

@@ -65,8 +65,8 @@ class Program:
         self.process.wait(60)
 
 
-def stack_py(*arguments):
-    return [sys.executable, ROOT / "scripts" / "stack.py", *map(str, arguments)]
+def store_py(*arguments):
+    return [sys.executable, ROOT / "scripts" / "store.py", *map(str, arguments)]
 
 
 def run(engine, command, folder=ROOT):
@@ -82,11 +82,11 @@ def make(engine, *arguments):
 
 def script(engine, *arguments, folder=ROOT):
     template = [] if folder == ROOT else ["--template", TEMPLATE]
-    return run(engine, stack_py(*arguments, *template), folder)
+    return run(engine, store_py(*arguments, *template), folder)
 
 
 def succeeds(engine, *arguments, folder=ROOT):
-    """Run scripts/stack.py, and return the lines that it printed."""
+    """Run scripts/store.py, and return the lines that it printed."""
     code, printed = script(engine, *arguments, folder=folder)
     assert code == 0, printed
     return printed.splitlines()
@@ -206,7 +206,7 @@ def test_the_status_of_before_is_not_the_end(monkeypatch):
 def test_a_parameter_that_is_not_there_is_refused(engine):
     code, printed = script(engine, "deploy", "--stack", "wrong", "RequestPerSecond=1")
     assert code == 1
-    assert printed.startswith("setupapidb.yml has no parameter RequestPerSecond; it has ")
+    assert printed.startswith("There is no parameter RequestPerSecond: setupapidb.yml has Access, AllowedOrigin, ")
     assert "does not exist" in aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
 
 
@@ -270,7 +270,7 @@ def test_what_costs_the_links_or_the_url_is_not_done_unasked(engine, altered, tm
     assert sentence in printed
     assert (resource_ids(engine, "dear"), change_sets(engine, "dear")) == (before, [])
 
-    code, printed = make(engine, "deploy", "STACK=dear", "YES=1", f"TEMPLATE={template}")
+    code, printed = make(engine, "deploy", "STACK=dear", "YES=1", f"TEMPLATE={template}", "ADDONS=")
     assert (code, sentence in printed) == (0, True), printed
     assert resource_ids(engine, "dear")["Table"] == "dear-new"
     # The old table is in no list of the stack's resources any more.
@@ -285,7 +285,7 @@ def test_at_a_terminal_it_asks(engine, altered, tmp_path):
     def asked(answer):
         """Answer the question; None is Ctrl-C. Return the exit code and what was printed."""
         ours, its = pty.openpty()
-        command = stack_py("deploy", "--stack", "asked", "--template", template)
+        command = store_py("deploy", "--stack", "asked", "--template", template)
         program = Program(command, tmp_path, engine.settings, stdin=its, cwd=ROOT)
         program.until("Type the stack's name to go on: ")
         program.stop() if answer is None else os.write(ours, answer)
@@ -477,6 +477,19 @@ def test_the_cause_is_what_failed_first_by_itself(reason, words):
     names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
     past = [dict(zip(names, event), ResourceType="AWS::Some::Thing") for event in told]
     assert stack.cause_of(None, past) == f"Role (AWS::Some::Thing): {words}"
+
+
+def test_an_output_that_is_in_use_is_the_cause():
+    """As AWS tells it of the stack, when all its resources are updated; the engine lets outputs change."""
+    told = [
+        ("Table", "UPDATE_COMPLETE", ""),
+        ("apidb", "UPDATE_ROLLBACK_IN_PROGRESS", "Export apidb-TableName cannot be updated as it is in use by apidb-alarms"),
+        ("apidb", "UPDATE_ROLLBACK_COMPLETE", ""),
+    ]
+    names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+    past = [dict(zip(names, event), ResourceType="AWS::CloudFormation::Stack") for event in told]
+    sentence = "Export apidb-TableName cannot be updated as it is in use by apidb-alarms."
+    assert stack.cause_of(None, past) == f"apidb (AWS::CloudFormation::Stack): {sentence}"
 
 
 def stuck(engine, altered, status):
@@ -673,7 +686,7 @@ def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
         record = api.post("https://www.google.com")
         # No file may have a byte, as on a full disk.
         no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
-        code, printed = run(engine, [*no_room, *stack_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path)
+        code, printed = run(engine, [*no_room, *store_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path)
         first, second = printed.splitlines()
         assert (code, first.startswith("The links could not be exported, so nothing is deleted: ")) == (1, True)
         assert second == "To delete them without an export: make teardown STACK=full EXPORT=no"
@@ -787,8 +800,8 @@ CloudFormation goes on without being watched. See how far it is with:
 
 
 def interrupted(engine, folder, text, *arguments):
-    """Run scripts/stack.py and send it Ctrl-C when it has printed this text; return what it printed."""
-    run = Program(stack_py(*arguments), folder, engine.settings, cwd=ROOT).until(text)
+    """Run scripts/store.py and send it Ctrl-C when it has printed this text; return what it printed."""
+    run = Program(store_py(*arguments), folder, engine.settings, cwd=ROOT).until(text)
     run.stop()
     assert run.process.returncode == 1
     assert "Traceback" not in run.printed
@@ -842,7 +855,7 @@ def test_a_second_signal_cuts_off_nothing():
 def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
     succeeds(engine, "deploy", "--stack", "early")
     for tenths in (8, 10, 12):  # after its start; any moment will do
-        command = stack_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
+        command = store_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
         program = Program(command, tmp_path, engine.settings, cwd=ROOT)
         time.sleep(tenths / 10)
         program.stop()
@@ -866,7 +879,7 @@ def test_status_says_how_the_stack_is(engine):
         expected = (
             f"Stack        seen, in us-east-1\nStatus       CREATE_COMPLETE\nLast did     create, at {time_of}\n"
             f"Until        CREATE_COMPLETE of seen, at {time_of}\nAPI          {re.escape(url)}\n"
-            f"Page         {re.escape(url.removesuffix('link'))}\nVersion      1.0.0\n"
+            "Version      1.0.0\n"
             "Access       open: anyone on the internet may read, add, change and delete links\n"
             "Links        2\nErrors       none in the last 24 hours\n"
         )
@@ -876,7 +889,8 @@ def test_status_says_how_the_stack_is(engine):
         assert answer.status_code == 500
     lines = succeeds(engine, "status", "--stack", "seen")
     assert lines[-2:-1] == [""]
-    assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  botocore.errorfactory.Res" in lines[-1]
+    cause = "RuntimeError: DynamoDB refused Query: ResourceNotFoundException: "
+    assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  {cause}" in lines[-1]
     succeeds(engine, "teardown", "--stack", "seen")
 
 
@@ -931,6 +945,42 @@ def test_status_shows_the_five_newest_errors_of_a_day(engine, log):
     lines = succeeds(engine, "status", "--stack", "spoken")
     found = lines[lines.index("The newest errors of the last 24 hours:") + 2 :]
     assert [line.partition(" UTC    ")[2] for line in found] == [f"?[2Jnumber {number}" for number in range(5, 0, -1)]
+
+
+LOG = json.loads((ROOT / "tests" / "events" / "log.json").read_text())
+
+
+NO_IMPORT = "  Runtime.ImportModuleError: Unable to import module 'index': No module named 'ijson'"
+
+
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        # awslambdaric 4.0.1 wrote log_level, and what came after it writes level.
+        (["import_done", "import", "import_report"], [NO_IMPORT]),
+        (["import_as_next", "import_report"], [NO_IMPORT]),
+        (["raised", "raised_report"], ["8f6f4fd2-3f4e-4b3c-9a5e-6d0a4a0c2b1e  ValueError: no such thing"]),
+        (["timeout"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66aa  Sandbox.Timedout: timeout after 25000.0 ms"]),
+        (["timeout_without_type"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66ab  timeout after 25000.0 ms"]),
+        (["memory"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66ac  Runtime.OutOfMemory: error after 812.4 ms"]),
+        (["success"], None),
+        (["handler"], [
+            "500 GET /link/{link_id} 8288cb8c-01a8-4a7e-a1b0-643969a2f390"
+            "  RuntimeError: DynamoDB refused Query: ResourceNotFoundException: Requested resource not found"
+        ]),
+    ],
+)
+def test_status_knows_the_errors_of_handler_runtime_and_lambda(monkeypatch, capsys, names, found):
+    """Lines as the handler wrote them on the engine, awslambdaric in this form of log, and Lambda by its documentation."""
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now, "message": json.dumps(LOG[name])} for name in names]
+    monkeypatch.setattr(stack, "log_events", lambda *_, **__: events)
+    stack.show_errors("group")
+    printed = capsys.readouterr().out.splitlines()
+    if found is None:
+        assert printed == ["Errors       none in the last 24 hours"]
+    else:
+        assert [line.partition(" UTC  ")[2] for line in printed[3:]] == found
 
 
 def test_logs_begin_ten_minutes_ago_and_miss_no_line_that_comes_late(engine, log, tmp_path):
@@ -1163,3 +1213,16 @@ def test_run_sets_the_access(runs, curl):
     again = runs(port=run.port).until("Ctrl-C stops it.")
     assert "Stack apidb is up to date" in again.printed
     again.stop()
+
+
+def test_run_starts_the_page_which_knows_the_store_of_this_run(runs):
+    """The store's URL has the port of the engine in it, and so another with each port."""
+    for _ in range(2):
+        run = runs(port=free_port()).until("Ctrl-C stops it.")
+        (page,) = re.findall("^Its page is at (.*)$", run.printed, re.M)
+        at, store_url = urlsplit(page), re.search("^The API is at (.*)$", run.printed, re.M)[1]
+        answer = httpx.get(f"http://127.0.0.1:{run.port}{at.path}", headers={"Host": at.netloc}, trust_env=False)
+        assert (answer.status_code, store_url in answer.text) == (200, True)
+        run.stop()
+    without = runs("without", arguments=["ADDONS="]).until("Ctrl-C stops it.")
+    assert "Its page is at" not in without.printed

@@ -69,7 +69,7 @@ def test_an_update_keeps_every_link(engine, tmp_path, commit):
             assert api("PUT", "/link/gone", {"link": "https://example.com/gone", "tags": ["web"]}).status_code == 201
             expire(engine, resource_ids(engine, name)["Table"], "gone")
         before = reads(api, ids)
-        deploy = [sys.executable, "scripts/stack.py", "deploy", "--stack", name]
+        deploy = [sys.executable, "scripts/store.py", "deploy", "--stack", name]
         done = subprocess.run(deploy, cwd=ROOT, env=engine.settings, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert outputs(engine, name)["APIUrl"] == url
