@@ -63,6 +63,10 @@ class Error(Exception):
     """An answer other than success: a sentence, with a status and maybe headers."""
 
     status, headers = 500, {}
+    sentence = "Something went wrong here; the log has it under the reference."
+
+    def __str__(self):
+        return super().__str__() or self.sentence
 
 
 class BadRequest(Error): status = 400
@@ -74,10 +78,7 @@ class ContentTooLarge(Error): status = 413
 
 
 class ServiceUnavailable(Error):
-    status, headers = 503, {"Retry-After": "1"}
-
-    def __init__(self):
-        super().__init__("The store is busy; try again soon.")
+    status, headers, sentence = 503, {"Retry-After": "1"}, "The store is busy; try again soon."
 
 
 def require(holds, sentence):
@@ -188,12 +189,12 @@ def link_id_of(link):
 
 # --- DynamoDB
 
-# What a call may take, in seconds: each attempt to connect and to read, and all of it. A request makes two
-# calls at most; the function has 25 s for them, and API Gateway waits 29 s.
+# Seconds that an attempt may take to connect and to read, and all attempts of a call. A request makes two
+# calls at most, the function has 25 s, and API Gateway waits 29.
 CONNECT, READ, DEADLINE = 1, 2, 8
 # What passes by itself, besides 5xx, 408 and 429 (Developer Guide, "Error handling with DynamoDB").
 PASSING = """ProvisionedThroughputExceededException ReplicatedWriteConflictException RequestLimitExceeded
-    ThrottlingException TransactionConflictException InternalServerError""".split()
+    ThrottlingException TransactionConflictException""".split()
 
 Credentials = namedtuple("Credentials", "access_key secret_key token")
 keys = map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
@@ -401,7 +402,6 @@ class Request:
         self.event, self.method, self.id = event, event["httpMethod"], context["requestId"]
         # Lines of one name are one (RFC 9110, 5.3).
         self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
-        self.if_match, self.if_none_match = self.etags("if-match"), self.etags("if-none-match")
         proxy = unquote((event["pathParameters"] or {}).get("proxy", ""))
         self.path = event["resource"].replace("{proxy+}", proxy).strip("/").split("/")
         # Before that comes the stage, or the base path of a custom domain.
@@ -413,19 +413,13 @@ class Request:
         """Return the URL of a path of the API."""
         return "/".join([*self.root, *path])
 
-    def etags(self, name):
-        """Return the members of If-Match or If-None-Match (RFC 9110, 13.1), None if not sent."""
-        header = self.headers.get(name)
-        return None if header is None else [etag.strip() for etag in header.split(",")]
-
     def is_wanted(self, etag):
-        """Return whether If-Match, if it is sent, has an entity tag (RFC 9110, 13.1.1)."""
-        return self.if_match in (None, ["*"]) or etag in self.if_match
+        """Return whether If-Match, if it is sent, has an entity tag, or is * (RFC 9110, 13.1.1)."""
+        return re.search(rf"^\s*\*\s*$|(^|,)\s*{etag}\s*(,|$)", self.headers.get("if-match", "*"))
 
     def is_seen(self, etag):
-        """Return whether If-None-Match has an entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
-        seen = [each.removeprefix("W/") for each in self.if_none_match or []]
-        return "*" in seen or etag in seen
+        """Return whether If-None-Match has an entity tag, or a *; the comparison is weak (RFC 9110, 13.1.2)."""
+        return re.search(rf"(^|,)\s*(\*|(W/)?{etag})\s*(,|$)", self.headers.get("if-none-match", ""))
 
     def query(self, *names):
         """Return the values of the query parameters: there may be these, each once but for tag."""
@@ -492,8 +486,9 @@ def reply_list(request, query, values, cursor):
 def reply_error(request, error):
     """Return an Error as an answer: JSON, or for a person who follows a short link a page."""
     if request.path[0] == "go" and "text/html" in request.headers.get("accept", ""):
-        title, reference = f"<!doctype html><title>{error.status}</title>", escape(request.id)  # which a client may choose
-        return reply(error.status, f"{title}<p>{escape(str(error))}<p><small>{reference}</small>", HTML | error.headers)
+        sentence, reference = escape(str(error)), escape(request.id)  # which a client may choose
+        body = f"<!doctype html><title>{error.status}</title><p>{sentence}<p><small>{reference}</small>"
+        return reply(error.status, body, HTML | error.headers)
     return reply(error.status, to_json({"Error": str(error), "Reference": request.id}), error.headers)
 
 
@@ -521,7 +516,7 @@ def change(request, item, operation, etag, values, **more):
     """Change or delete an item, if If-Match and If-None-Match allow; return the new one."""
     condition, seen, done = LIVE, etag_of(item), False
     if request.is_wanted(seen) and not request.is_seen(seen):
-        if request.if_match not in (None, ["*"]) or request.if_none_match:
+        if request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers:
             condition, values["seen"] = LIVE + " AND etag = :seen", item["etag"]
         done, item = write(operation, etag, condition, values, Key=key_of(item), **more)
     if not done:
@@ -575,7 +570,8 @@ def put_link(request, link_id):
     require(is_name, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
     given = request.json()
     link, fields = link_of(given, link_id), check(given, NEW)
-    new, item = create(link_id, link, fields) if request.if_match is None else (False, find(link_id))
+    matching = "if-match" in request.headers
+    new, item = (False, find(link_id)) if matching else create(link_id, link, fields)
     if new:
         return reply_item(201, item, {"Location": request.url("link", link_id)})
     if not item:
@@ -640,12 +636,13 @@ def feed(request):
         f'<id>urn:uuid:{link_id_of(TABLE + asked)}</id><updated>{updated}</updated><link rel="self" href="{here}"/>',
     ]
     for record in records:
-        link, title = escape(record["link"]), escape((record.get("title") or record["link"])[:512])
+        title = escape((record.get("title") or record["link"])[:512])
         tagged = [f'<category term="{escape(tag)}"/>' for tag in record.get("tags", [])]
         lines += [
             f"<entry><title>{title}</title><id>urn:uuid:{link_id_of(TABLE + record['link_id'])}</id>",
             f"<published>{record['created_at']}</published><updated>{record['updated_at']}</updated>",
-            f'<link href="{link}"/>{"".join(tagged)}<summary>{escape(record.get("notes", ""))}</summary></entry>',
+            f'<link href="{escape(record["link"])}"/>{"".join(tagged)}',
+            f"<summary>{escape(record.get('notes', ''))}</summary></entry>",
         ]
     body = "\n".join([*lines, "</feed>"])
     headers = {"Content-Type": "application/atom+xml", "ETag": f'"{uuid.uuid5(uuid.NAMESPACE_URL, body).hex}"'}
@@ -714,8 +711,7 @@ def lambda_handler(event, context):
     try:
         answer = dispatch(request, route, names)
     except Exception as failure:
-        known = isinstance(failure, Error)
-        error = failure if known else Error("Something went wrong here; the log has it under the reference.")
+        error = failure if isinstance(failure, Error) else Error()
         if error.status >= 500:
             told = traceback.format_exception(failure.__cause__ or failure)
             log |= {"level": "ERROR", "error": "".join(told)}
