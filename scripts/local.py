@@ -1,7 +1,8 @@
 """Run a single-file stack on this machine: a local AWS engine, and the stack deployed on it.
 
-The engine is ministack. It listens on 127.0.0.1 only, enforces IAM, and keeps
-what it holds in a folder, so that links survive a stop and a new start.
+The engine is ministack, behind the guard of scripts/guard.py. It listens on
+127.0.0.1 only, enforces IAM, and keeps what it holds in a folder, so that links
+survive a stop and a new start.
 """
 
 import argparse
@@ -22,6 +23,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import stack
 
+# Without -P its modules would be looked for among these scripts.
+ENGINE = [sys.executable, "-P", str(Path(__file__).with_name("guard.py"))]
+SAVE_SECONDS = 30
+
 
 class EngineError(Exception):
     """Why the engine does not run, as a sentence for the person who runs the command."""
@@ -38,14 +43,15 @@ class Engine(NamedTuple):
 def engine(port, state=None):
     """Run the engine at 127.0.0.1:port while the block does; give an Engine.
 
-    `state` is the folder that keeps its data after a clean end, None for none.
+    `state` is the folder that keeps its data, None for none. It is written at the end, and every
+    SAVE_SECONDS: that much is lost by a crash.
     EngineError if the port is taken or it does not start.
     """
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise EngineError(
                 f"Port {port} is in use. Take another, such as: make run PORT=4577\n"
-                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f ministack"
+                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f scripts/guard.py"
             )
     with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
         settings = {
@@ -57,6 +63,7 @@ def engine(port, state=None):
             "AUTH": "true",
             "PERSIST_STATE": "1" if state else "0",
             "STATE_DIR": str(state or scratch),
+            "SAVE_SECONDS": str(SAVE_SECONDS),
             "LOG_LEVEL": "WARNING",
             # It would listen for other services, and clean up in Docker, too.
             "IOT_MTLS_ENABLED": "0",
@@ -66,7 +73,7 @@ def engine(port, state=None):
         log = Path(scratch, "engine.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ministack"],
+                ENGINE,
                 env=settings,
                 stdout=output,
                 stderr=output,
