@@ -116,8 +116,13 @@ def wait_for(process, port, log):
 
 @contextlib.contextmanager
 def only_one(state):
-    """Hold the state folder while the block runs; EngineError if another program does."""
+    """Hold the state folder, closed to others, while the block runs; EngineError if another program does."""
+    os.umask(0o077)
     state.mkdir(parents=True, exist_ok=True)
+    # A folder of something else, such as the home folder, is not for us to close.
+    if not (state / "lock").exists() and any(state.iterdir()):
+        raise EngineError(f"{state} has other files in it. Name a folder for the data alone: make run STATE=.apidb")
+    state.chmod(0o700)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

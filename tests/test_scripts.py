@@ -1235,6 +1235,26 @@ def test_run_refuses_a_port_that_is_none(runs, port):
     assert f"A port is a number from 1 to 65535, not {port}." in refused.printed
 
 
+def test_run_closes_its_folder(runs):
+    """It holds the links, and the API's key."""
+    run = runs().until("Ctrl-C stops it.")
+    folder = run.folder / "state"
+    run.stop()
+    assert {path.stat().st_mode & 0o077 for path in [folder, *folder.rglob("*")]} == {0}
+    folder.chmod(0o755)
+    runs(port=run.port).until("Ctrl-C stops it.").stop()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_run_leaves_a_folder_of_others_alone(runs, tmp_path):
+    (tmp_path / "here" / "state").mkdir(parents=True, mode=0o755)
+    (tmp_path / "here" / "state" / "letter").touch()
+    refused = runs()
+    assert refused.process.wait(60) != 0
+    assert "here/state has other files in it. Name a folder for the data alone" in refused.printed
+    assert (tmp_path / "here" / "state").stat().st_mode & 0o777 == 0o755
+
+
 def test_run_sets_the_access(runs, curl):
     """The key of a run works as printed, and the next run keeps the access."""
     run = runs(arguments=["ACCESS=key"]).until("Ctrl-C stops it.")
