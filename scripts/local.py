@@ -1,7 +1,8 @@
 """Run a store on this machine: a local AWS engine, and the store with its add-ons deployed on it.
 
-The engine is ministack. It listens on 127.0.0.1 only, enforces IAM, and keeps
-what it holds in a folder, so that links survive a stop and a new start.
+The engine is ministack, behind the guard of scripts/guard.py. It listens on
+127.0.0.1 only, enforces IAM, and keeps what it holds in a folder, so that links
+survive a stop and a new start.
 """
 
 import argparse
@@ -23,6 +24,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 import stack
 import store
 
+# Without -P its modules would be looked for among these scripts.
+ENGINE = [sys.executable, "-P", str(Path(__file__).with_name("guard.py"))]
+SAVE_SECONDS = 30
+
 
 class EngineError(Exception):
     """Why the engine does not run, as a sentence for the person who runs the command."""
@@ -39,14 +44,15 @@ class Engine(NamedTuple):
 def engine(port, state=None):
     """Run the engine at 127.0.0.1:port while the block does; give an Engine.
 
-    `state` is the folder that keeps its data after a clean end, None for none.
+    `state` is the folder that keeps its data, None for none. It is written at the end, and every
+    SAVE_SECONDS: that much is lost by a crash.
     EngineError if the port is taken or it does not start.
     """
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise EngineError(
                 f"Port {port} is in use. Take another, such as: make run PORT=4577\n"
-                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f ministack"
+                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f scripts/guard.py"
             )
     with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
         settings = {
@@ -58,6 +64,7 @@ def engine(port, state=None):
             "AUTH": "true",
             "PERSIST_STATE": "1" if state else "0",
             "STATE_DIR": str(state or scratch),
+            "SAVE_SECONDS": str(SAVE_SECONDS),
             "LOG_LEVEL": "WARNING",
             # It would listen for other services, and clean up in Docker, too.
             "IOT_MTLS_ENABLED": "0",
@@ -67,7 +74,7 @@ def engine(port, state=None):
         log = Path(scratch, "engine.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ministack"],
+                ENGINE,
                 env=settings,
                 stdout=output,
                 stderr=output,
@@ -110,8 +117,13 @@ def wait_for(process, port, log):
 
 @contextlib.contextmanager
 def only_one(state):
-    """Hold the state folder while the block runs; EngineError if another program does."""
+    """Hold the state folder, closed to others, while the block runs; EngineError if another program does."""
+    os.umask(0o077)
     state.mkdir(parents=True, exist_ok=True)
+    # A folder of something else, such as the home folder, is not for us to close.
+    if not (state / "lock").exists() and any(state.iterdir()):
+        raise EngineError(f"{state} has other files in it. Name a folder for the data alone: make run STATE=.apidb")
+    state.chmod(0o700)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

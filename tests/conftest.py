@@ -198,14 +198,19 @@ CHROMIUM = ["no-sandbox", "disable-gpu", "disable-quic", "disable-background-net
 CHROMIUM += ["disable-component-update", "disable-sync"]
 
 
+def chromium(kind, *more):
+    """Start Chromium, which is Playwright's `kind`, with more options than the usual ones."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    options = [f"--{option}" for option in (*CHROMIUM, *more)]
+    return kind.launch(executable_path=needed("Chromium", *names), args=options)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A browser of a test module; its event loop must not outlive that."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    path, options = needed("Chromium", *names), [f"--{option}" for option in CHROMIUM]
     expect.set_options(timeout=10_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=options)
+        browser = chromium(playwright.chromium)
         yield browser
         browser.close()
 

@@ -1158,20 +1158,103 @@ def store_until_refused(client, path, start, told):
                 told.put(link)
 
 
-def test_a_kill_loses_what_came_since_the_start(tmp_path):
-    """So says the README; what was there at the last clean stop stays."""
-    port, posted = free_port(), []
-    for killed in (False, True, None):
-        with local.engine(port, tmp_path) as running:
-            url = create_stack(running, "killed") if not posted else outputs(running, "killed")["APIUrl"]
-            with http_api(running, url) as api:
-                if killed is None:
-                    assert api.all() == posted[:1]
-                    break
-                posted.append(api.post(f"https://example.com/{killed}"))
-                assert len(api.all()) == len(posted)
-            if killed:
-                running.process.kill()
+def test_a_kill_loses_what_came_since_the_last_save(monkeypatch, tmp_path):
+    """So says the README."""
+    port = free_port()
+
+    def link(number):
+        return f"https://example.com/{number}"
+
+    def post(api, number):
+        api.post(link(number))
+        until(lambda: link(number) in saved(tmp_path, "dynamodb"))
+
+    monkeypatch.setattr(local, "SAVE_SECONDS", 0.1)
+    with local.engine(port, tmp_path) as running:
+        url = create_stack(running, "killed")
+        with http_api(running, url) as api:
+            post(api, 1)
+            post(api, 2)  # with which all of the save of the first is done
+        running.process.kill()
+    monkeypatch.setattr(local, "SAVE_SECONDS", 3600)
+    with local.engine(port, tmp_path) as running:
+        assert outputs(running, "killed")["APIUrl"] == url
+        with http_api(running, url) as api:
+            assert {each["link"] for each in api.all()} == {link(1), link(2)}
+            api.post(link(3))
+        running.process.kill()
+    with local.engine(port, tmp_path) as running, http_api(running, url) as api:
+        assert {each["link"] for each in api.all()} == {link(1), link(2)}
+        assert not [*tmp_path.glob("*.tmp")], "a save at the end has ended those that were cut off"
+
+
+def until(condition):
+    """Wait until this is so, a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def saved(state, service):
+    """Return what the engine has saved of a service, as text."""
+    path = state / f"{service}.json"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_save_that_fails_leaves_the_one_before_and_is_tried_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "SAVE_SECONDS", 0.1)
+    with local.engine(free_port(), tmp_path) as running, http_api(running, create_stack(running, "saved")) as api:
+        api.post("https://example.com/1")
+        until(lambda: "https://example.com/1" in saved(tmp_path, "dynamodb"))
+        (tmp_path / "dynamodb.json.tmp").mkdir()  # where the next save begins to write it
+        before, others = saved(tmp_path, "dynamodb"), saved(tmp_path, "cloudwatch_logs")
+        api.post("https://example.com/2")
+        until(lambda: saved(tmp_path, "cloudwatch_logs") != others)
+        assert saved(tmp_path, "dynamodb") == before
+        assert len(api.all()) == 2, "it goes on to serve"
+        (tmp_path / "dynamodb.json.tmp").rmdir()
+        until(lambda: "https://example.com/2" in saved(tmp_path, "dynamodb"))
+
+
+def test_no_stack_is_saved_half_made(monkeypatch, tmp_path):
+    """Nobody would go on with it after a crash."""
+    monkeypatch.setattr(local, "SAVE_SECONDS", 0.01)
+
+    def states():
+        return re.findall('"StackStatus": "([A-Z_]+)"', saved(tmp_path, "cloudformation"))
+
+    with local.engine(free_port(), tmp_path) as running:
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+        key, secret, region = (running.settings[name] for name in names)
+        client = boto3.client(
+            "cloudformation",
+            endpoint_url=running.settings["AWS_ENDPOINT_URL"],
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            region_name=region,
+        )
+        client.create_stack(StackName="waits", TemplateBody="Resources:" + WAITER)
+        seen = [client.describe_stacks()["Stacks"][0]["StackStatus"] for _ in range(200)]  # each of which is counted
+        half = states()
+        signalled(running, "waits")  # before anything fails: the engine does not stop while it waits
+        assert (set(seen), half) == ({"CREATE_IN_PROGRESS"}, [])
+        until(lambda: states() == ["CREATE_COMPLETE"])
+
+
+def test_links_are_stored_while_they_are_saved(monkeypatch, tmp_path):
+    """Each save is whole, and the last one, at the end, has all."""
+    monkeypatch.setattr(local, "SAVE_SECONDS", 0.01)
+    port = free_port()
+    with local.engine(port, tmp_path) as running, http_api(running, create_stack(running, "busy")) as api:
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            stored = threads.map(lambda number: api.post(f"https://example.com/{number}"), range(200))
+            texts = set()
+            until(lambda: texts.add(saved(tmp_path, "dynamodb")) or len(texts) == 5)
+        links = {each["link"] for each in stored}
+    assert all(json.loads(text) for text in texts if text)
+    with local.engine(port, tmp_path) as running, http_api(running, outputs(running, "busy")["APIUrl"]) as api:
+        assert {each["link"] for each in api.all()} == links
 
 
 def test_run_refuses_to_run_twice(runs):
@@ -1200,6 +1283,26 @@ def test_run_refuses_a_port_that_is_none(runs, port):
     refused = runs(port=port)
     assert refused.process.wait(60) != 0
     assert f"A port is a number from 1 to 65535, not {port}." in refused.printed
+
+
+def test_run_closes_its_folder(runs):
+    """It holds the links, and the API's key."""
+    run = runs().until("Ctrl-C stops it.")
+    folder = run.folder / "state"
+    run.stop()
+    assert {path.stat().st_mode & 0o077 for path in [folder, *folder.rglob("*")]} == {0}
+    folder.chmod(0o755)
+    runs(port=run.port).until("Ctrl-C stops it.").stop()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_run_leaves_a_folder_of_others_alone(runs, tmp_path):
+    (tmp_path / "here" / "state").mkdir(parents=True, mode=0o755)
+    (tmp_path / "here" / "state" / "letter").touch()
+    refused = runs()
+    assert refused.process.wait(60) != 0
+    assert "here/state has other files in it. Name a folder for the data alone" in refused.printed
+    assert (tmp_path / "here" / "state").stat().st_mode & 0o777 == 0o755
 
 
 def test_run_sets_the_access(runs, curl):
