@@ -237,7 +237,8 @@ def ask(operation, body):
     if whole and (status == 200 or code == "ConditionalCheckFailedException"):
         return value
     passing = not whole or status >= 500 or status in (408, 429) or code in PASSING
-    raise (ConnectionError if passing else RuntimeError)(f"{operation} got {status} of DynamoDB: {content[:500]}")
+    said = str(content[:500], errors="replace")
+    raise (ConnectionError if passing else RuntimeError)(f"DynamoDB answered {operation} with {status}: {said}")
 
 
 def call(operation, values, attempts=3, **request):
@@ -463,7 +464,7 @@ HEADERS = {
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 HTML["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
 
-to_json = json.JSONEncoder(ensure_ascii=False).encode
+to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 def reply(status, body="", headers={}):
@@ -576,6 +577,8 @@ def put_link(request, link_id):
         return reply_item(201, item, {"Location": request.url("link", link_id)})
     if not item:
         raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
+    if request.is_seen(etag_of(item)):
+        raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
     try:
         return update(request, item, {name: fields.get(name) for name in FIELDS}, link)
     except NotFound:  # it was deleted at the same moment

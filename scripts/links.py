@@ -74,6 +74,7 @@ ROOTS = {
 TOO_LARGE = "With all its fields this is larger than the API takes."
 LISTS = "it must be the URL at which an API lists its links"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LISTLESS = "it is not a link store, or not at this URL; that of a store ends in /link."
 TABLE = "dynamodb:"  # comes before the name of a table
 SEE_URL = "see url"  # the link of an item of apidb whose URL is in its attribute url (handler/index.py)
 
@@ -610,7 +611,7 @@ def pages(send):
     while query is not None:
         answer = send("GET", query)
         if not isinstance(answer.value, list):
-            raise Stop(f"The API did not list its links: {answer.sentence or 'it is not one of a link store.'}")
+            raise Stop(f"The API did not list its links: {answer.sentence or LISTLESS}")
         yield answer.value
         query = following(answer)
 

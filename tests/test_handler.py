@@ -137,7 +137,7 @@ def test_an_error_of_dynamodb_is_logged_plainly(api, before_send, capsys):
     before_send(LASTING["token expired"])
     assert api("POST", "/link", LINK).status_code == 500
     error = last_log(capsys)["error"].splitlines()[-1]
-    assert error.startswith("RuntimeError: PutItem got 400 of DynamoDB: ") and "#ExpiredTokenException" in error
+    assert error.startswith("RuntimeError: DynamoDB answered PutItem with 400: {") and "#ExpiredTokenException" in error
 
 
 @pytest.mark.parametrize("code", [400, 404, 413])

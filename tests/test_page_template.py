@@ -360,7 +360,6 @@ def test_the_deployment_comes_last_and_is_named_by_what_it_publishes(resources):
 
 def test_the_template_is_small_and_plain_yaml():
     """CloudFormation takes no aliases and no merge keys (User Guide, template formats)."""
-    assert TEMPLATE in [path.resolve() for path in embed.templates()]
     assert len(TEMPLATE.read_bytes()) <= embed.MOST_BYTES
     tokens = list(yaml.scan(TEMPLATE.read_text()))
     assert not [each for each in tokens if isinstance(each, (yaml.AnchorToken, yaml.AliasToken))]

@@ -5,7 +5,9 @@ import re
 import subprocess
 from urllib.parse import urlsplit
 
+import httpx
 import yaml
+from cfnlint.decode import decode
 
 import stack
 from conftest import ROOT, create_stack, http_api, settled
@@ -20,10 +22,14 @@ def rows(heading):
 
 
 def test_parameters_are_documented(template):
-    for name, parameter in template["Parameters"].items():
-        assert f"| `{name}` | {parameter['Default']} |" in README
-    documented = {cell for cell in rows("Put it on AWS") if cell[:1].isupper()} - {"Parameter"}
-    assert documented == set(template["Parameters"])
+    declared = set()
+    for path in ("setupapidb.yml", *(f"addons/{path.name}" for path in ROOT.glob("addons/*.yml"))):
+        parameters = decode(str(ROOT / path))[0]["Parameters"]
+        declared |= set(parameters)
+        for name, parameter in parameters.items():
+            assert f"| `{name}` | {parameter['Default']} |" in README, path
+    documented = {cell for cell in rows("Put it on AWS") if cell[:1].isupper()}
+    assert documented - {"Parameter", "Parameter of an add-on"} == declared
 
 
 def test_routes_are_documented(module):
@@ -127,16 +133,25 @@ def test_the_rules_that_do_not_fit_have_their_reasons():
 
 
 def test_the_commands_for_aws_are_what_happens(engine):
-    create, wait, describe = block("create-stack").splitlines()
+    create, wait, describe = block("--stack-name apidb --template-body").splitlines()
     log, delete = block("filter-log-events"), block("delete-stack")
     shell(engine, create)
     assert settled(engine, "apidb")["StackStatus"] == "CREATE_COMPLETE"
     shell(engine, wait)
     printed = dict(line.split("\t") for line in shell(engine, describe).splitlines())
-    assert printed["PageUrl"] + "link" == printed["APIUrl"]
     assert re.fullmatch(r"https://\S+/prod/link", printed["APIUrl"])
     with http_api(engine, printed["APIUrl"]) as api:
         reference = api("GET", "/link/unknown").json()["Reference"]
+        page_url = shell(engine, block("addons/page.yml")).strip()
+        assert re.fullmatch(r"https://\S+/prod/", page_url)
+        page = httpx.get(f"http://127.0.0.1:{urlsplit(api.url).port}/prod/", headers={
+            "Host": urlsplit(stack.reachable(page_url, engine.settings["AWS_ENDPOINT_URL"])).netloc})
+        assert (page.status_code, printed["APIUrl"] in page.text) == (200, True)
+        # The engine knows no alarm on a query.
+        shell(engine, block("addons/alarms.yml").rstrip() + " ParameterKey=WatchTable,ParameterValue=false")
+        assert settled(engine, "apidb-alarms")["StackStatus"] == "CREATE_COMPLETE"
+        for addon in ("apidb-page", "apidb-alarms"):  # else the store is not deleted
+            delete_stack(engine, addon)
     line = json.loads(shell(engine, log.replace("REFERENCE", reference)))
     assert (line["status"], line["request_id"]) == (404, reference)
     stack_id = settled(engine, "apidb")["StackId"]

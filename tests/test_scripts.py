@@ -889,7 +889,7 @@ def test_status_says_how_the_stack_is(engine):
         assert answer.status_code == 500
     lines = succeeds(engine, "status", "--stack", "seen")
     assert lines[-2:-1] == [""]
-    cause = "RuntimeError: DynamoDB refused Query: ResourceNotFoundException: "
+    cause = 'RuntimeError: DynamoDB answered Query with 400: {"__type"'
     assert f" 500 GET /link/{{link_id}} {answer.json()['Reference']}  {cause}" in lines[-1]
     succeeds(engine, "teardown", "--stack", "seen")
 
@@ -966,7 +966,7 @@ NO_IMPORT = "  Runtime.ImportModuleError: Unable to import module 'index': No mo
         (["success"], None),
         (["handler"], [
             "500 GET /link/{link_id} 8288cb8c-01a8-4a7e-a1b0-643969a2f390"
-            "  RuntimeError: DynamoDB refused Query: ResourceNotFoundException: Requested resource not found"
+            '  RuntimeError: DynamoDB answered Query with 400: {"__type": "ResourceNotFoundException"}'
         ]),
     ],
 )
