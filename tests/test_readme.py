@@ -142,7 +142,7 @@ def test_the_commands_for_aws_are_what_happens(engine):
     assert re.fullmatch(r"https://\S+/prod/link", printed["APIUrl"])
     with http_api(engine, printed["APIUrl"]) as api:
         reference = api("GET", "/link/unknown").json()["Reference"]
-        page_url = shell(engine, block("addons/page.yml")).strip()
+        page_url = shell(engine, block("addons/page.yml")).splitlines()[-1]
         assert re.fullmatch(r"https://\S+/prod/", page_url)
         page = httpx.get(f"http://127.0.0.1:{urlsplit(api.url).port}/prod/", headers={
             "Host": urlsplit(stack.reachable(page_url, engine.settings["AWS_ENDPOINT_URL"])).netloc})
