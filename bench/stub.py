@@ -22,7 +22,7 @@ def answer_to(operation, request):
         encoded.pop(table, None)
         return b"{}"
     if operation == "Query" and "IndexName" not in request:
-        link_id = request["ExpressionAttributeValues"][":id"]
+        (link_id,) = request["ExpressionAttributeValues"].values()
         return listed([item for item in tables[table] if item["link_id"] == link_id])
     if table not in encoded:
         items = tables[table]

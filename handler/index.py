@@ -12,7 +12,8 @@ DynamoDB is asked by its low-level API, JSON over HTTPS, with the SDK's signer
 and HTTP session: starting a client of the SDK takes longer than all else here.
 A cold start is kept short, and so is the first request after it: garbage is
 not looked for until all is imported, as all of that stays; and the connection
-to the table is made while Lambda gives more CPU than later. bench/README.md has what each of these is worth.
+to the table is made while Lambda gives more CPU than later. bench/README.md
+has what each of these is worth.
 """
 
 import gc
