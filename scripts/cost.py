@@ -187,7 +187,8 @@ def loaded(settings):
         with mock.patch.dict(os.environ, settings | aws, clear=True):
             index = module("index")
             client = boto3.client("dynamodb")
-        index.http = URLLib3Session(timeout=60)  # moto takes seconds to search a megabyte
+        # moto takes seconds to search a megabyte.
+        index.http = URLLib3Session(timeout=60, socket_options=index.at_once)
         with contextlib.closing(client):
             yield index, client
     finally:
