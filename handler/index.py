@@ -50,7 +50,7 @@ ACCESS, ALLOWED_ORIGIN, COUNT_VISITS, STACK, STACK_ID, TABLE, VERSION = map(os.e
 ENDPOINT = next(filter(None, map(os.environ.get, ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "ENDPOINT"))))
 
 OWNER = "everyone"  # the one partition of the indexes
-BODY_BYTES = 262_144  # a record with all that it can have takes less, in each encoding of JSON
+BODY_CHARACTERS = 262_144  # a record with all that it can have takes less, in each encoding of JSON
 LINK_BYTES = 8192
 SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
 SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
@@ -201,7 +201,7 @@ Credentials = namedtuple("Credentials", "access_key secret_key token")
 keys = map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 signer = SigV4Auth(Credentials(*keys), "dynamodb", os.environ["AWS_REGION"])
 at_once = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # else each request waits 40 ms
-http = URLLib3Session(os.environ.get("AWS_CA_BUNDLE", True), timeout=(CONNECT, READ), socket_options=at_once)
+http = URLLib3Session(os.environ.get("AWS_CA_BUNDLE") or True, timeout=(CONNECT, READ), socket_options=at_once)
 
 
 def encode(value):
@@ -217,9 +217,11 @@ def encode_all(values, mark=""):
 
 def decode(value):
     """Return the value of an attribute, and all else in DynamoDB's JSON as it is."""
+    if len(value) > 1:
+        return value
     if "S" in value:
         return value["S"]
-    return int(value["N"]) if "N" in value else value.get("L", value)
+    return json.loads(value["N"]) if "N" in value else value.get("L", value)
 
 
 def ask(operation, body):
@@ -233,11 +235,13 @@ def ask(operation, body):
     answer = http.send(request.prepare())
     status, content = answer.status_code, answer.content
     whole = int(answer.headers.get("x-amz-crc32", 0)) in (0, zlib.crc32(content))
-    value = json.loads(content, object_hook=decode) if whole else {}
-    code = value.get("__type", "").rpartition("#")[2]
-    if whole and (status == 200 or code == "ConditionalCheckFailedException"):
+    value = json.loads(content, object_hook=decode) if whole else None
+    if not isinstance(value, dict):
+        raise ConnectionError(f"DynamoDB's answer to {operation} came damaged: {status}, {len(content)} bytes.")
+    code = str(value.get("__type", "")).rpartition("#")[2]
+    if code == "ConditionalCheckFailedException" or status == 200 and not code:
         return value
-    passing = not whole or status >= 500 or status in (408, 429) or code in PASSING
+    passing = status >= 500 or status in (408, 429) or code in PASSING
     said = str(content[:500], errors="replace")
     raise (ConnectionError if passing else RuntimeError)(f"DynamoDB answered {operation} with {status}: {said}")
 
@@ -421,7 +425,7 @@ class Request:
 
     def is_seen(self, etag):
         """Return whether If-None-Match has an entity tag, or a *; the comparison is weak (RFC 9110, 13.1.2)."""
-        return re.search(rf"(^|,)\s*(\*|(W/)?{etag})\s*(,|$)", self.headers.get("if-none-match", ""))
+        return re.search(rf"(^|,)\s*(W/)?(\*|{etag})\s*(,|$)", self.headers.get("if-none-match", ""))
 
     def query(self, *names):
         """Return the values of the query parameters: there may be these, each once but for tag."""
@@ -433,8 +437,8 @@ class Request:
     def json(self):
         """Return the JSON object in the body, whatever its Content-Type."""
         body = self.event["body"] or ""
-        if len(body) > BODY_BYTES:
-            raise ContentTooLarge(f"The body must have at most {BODY_BYTES} bytes.")
+        if len(body) > BODY_CHARACTERS:
+            raise ContentTooLarge(f"The body must have at most {BODY_CHARACTERS} characters.")
         try:
             if self.event["isBase64Encoded"]:
                 body = base64.b64decode(body, validate=True).decode()
@@ -516,14 +520,13 @@ def link_of(given, link_id):
 
 def change(request, item, operation, etag, values, **more):
     """Change or delete an item, if If-Match and If-None-Match allow; return the new one."""
-    condition, seen, done = LIVE, etag_of(item), False
-    if request.is_wanted(seen) and not request.is_seen(seen):
-        if request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers:
-            condition, values["seen"] = LIVE + " AND etag = :seen", item["etag"]
-        done, item = write(operation, etag, condition, values, Key=key_of(item), **more)
-    if not done:
-        raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {etag_of(live(item))}.")
-    return item
+    condition, seen = LIVE, etag_of(item)
+    if not request.is_wanted(seen) or request.is_seen(seen):
+        raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {seen}.")
+    if request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers:
+        condition, values["seen"] = LIVE + " AND etag = :seen", item["etag"]
+    done, item = write(operation, etag, condition, values, Key=key_of(item), **more)
+    return item if done else change(request, live(item), operation, etag, values, **more)
 
 
 def update(request, item, fields, link):

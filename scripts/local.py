@@ -41,19 +41,17 @@ class Engine(NamedTuple):
 
 
 @contextlib.contextmanager
-def engine(port, state=None):
+def engine(port, state=None, lock=None):
     """Run the engine at 127.0.0.1:port while the block does; give an Engine.
 
     `state` is the folder that keeps its data, None for none. It is written at the end, and every
-    SAVE_SECONDS: that much is lost by a crash.
+    SAVE_SECONDS: that much is lost by a crash. The engine holds the file `lock` of the folder too, as
+    it may outlive this program.
     EngineError if the port is taken or it does not start.
     """
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise EngineError(
-                f"Port {port} is in use. Take another, such as: make run PORT=4577\n"
-                "If it is the engine of a `make run` that was killed, this ends all such engines: pkill -f scripts/guard.py"
-            )
+            raise EngineError(f"Port {port} is in use. Take another, such as: make run PORT=4577")
     with tempfile.TemporaryDirectory(prefix="apidb-") as scratch:
         settings = {
             "PATH": os.environ["PATH"],
@@ -80,7 +78,12 @@ def engine(port, state=None):
                 stderr=output,
                 # Ctrl-C must reach this program only, which then ends the engine.
                 start_new_session=True,
+                pass_fds=[lock.fileno()] if lock else [],
             )
+        if lock:
+            lock.truncate(0)
+            lock.write(f"kill {process.pid}")
+            lock.flush()
         try:
             wait_for(process, port, log)
             local = {
@@ -117,19 +120,23 @@ def wait_for(process, port, log):
 
 @contextlib.contextmanager
 def only_one(state):
-    """Hold the state folder, closed to others, while the block runs; EngineError if another program does."""
+    """Hold the state folder, closed to others, while the block runs, and give its lock; EngineError if another does."""
     os.umask(0o077)
     state.mkdir(parents=True, exist_ok=True)
     # A folder of something else, such as the home folder, is not for us to close.
     if not (state / "lock").exists() and any(state.iterdir()):
         raise EngineError(f"{state} has other files in it. Name a folder for the data alone: make run STATE=.apidb")
     state.chmod(0o700)
-    with (state / "lock").open("w") as lock:
+    with (state / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EngineError(f"It runs already, with the data in {state}. Stop it first.") from None
-        yield
+            lock.seek(0)
+            raise EngineError(
+                f"It runs already, with the data in {state}. Stop it first."
+                f" If its `make run` was killed, this ends its engine, which saves the links: {lock.read()}"
+            ) from None
+        yield lock
 
 
 def main():
@@ -146,7 +153,7 @@ def main():
         parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
     stack.stop_in_order()
     try:
-        with only_one(options.state), engine(options.port, options.state.resolve()) as running:
+        with only_one(options.state) as lock, engine(options.port, options.state.resolve(), lock) as running:
             os.environ.clear()
             os.environ.update(running.settings)
             parameters = stack.pairs(options.parameters)

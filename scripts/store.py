@@ -86,14 +86,15 @@ def deploy(name, template, addons, parameters, yes=False):
     declared = {}
     for each, path in ({name: template} | addon_stacks).items():
         valid = client.validate_template(TemplateBody=stack.text_of(path))
-        # Store is for STACK to say.
-        declared[path] = {parameter["ParameterKey"] for parameter in valid["Parameters"]} - {"Store"}
+        declared[path] = parameters_of(client, path)
         there = stack.describe(client, each)
         if there:
             stack.must_be_made_from(path, valid.get("Description"), there)
     for unknown in parameters.keys() - set().union(*declared.values()):
         has = [f"{path} has {', '.join(sorted(names))}" for path, names in declared.items()]
-        raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.")
+        others = [addon for addon, path in ADDONS.items() if path not in declared and unknown in parameters_of(client, path)]
+        hint = f' It is one of add-on {others[0]}: name that too, ADDONS="{" ".join([*addons, others[0]])}".' if others else ""
+        raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
     outputs = stack.deploy(name, template, chosen(parameters, declared[template]), yes)
     if stack.is_local(client.meta.endpoint_url):
@@ -104,6 +105,12 @@ def deploy(name, template, addons, parameters, yes=False):
         given = {"Store": name} | chosen(parameters, declared[path])
         outputs = stack.deploy(each, path, given, yes) | outputs
     return outputs
+
+
+def parameters_of(client, template):
+    """Return the names of the parameters of a template, but for Store, which is for STACK to say."""
+    valid = client.validate_template(TemplateBody=stack.text_of(template))
+    return {parameter["ParameterKey"] for parameter in valid["Parameters"]} - {"Store"}
 
 
 def chosen(parameters, names):

@@ -204,6 +204,26 @@ def test_a_parameter_that_cannot_be_is_refused(engine, parameter):
     assert name in said
 
 
+def test_each_change_of_access_publishes_its_doors(engine):
+    """A deployment is a snapshot, which the engine keeps and does not serve: so it is looked at, for keys."""
+    create_stack(engine, "doors")
+    api = resource_ids(engine, "doors")["Api"]
+    modes = ["open", "read", "key", "iam"]
+    ways = [(a, b) for a in modes for b in modes if a != b]
+    walk = ["open", "read", "key", "iam", "open", "key", "read", "iam", "key", "open", "iam", "read", "open"]
+    assert set(zip(walk, walk[1:])) == set(ways)
+    for access in walk[1:]:
+        command = "cloudformation update-stack --stack-name doors --use-previous-template"
+        command += f" --capabilities CAPABILITY_NAMED_IAM --parameters ParameterKey=Access,ParameterValue={access}"
+        aws(engine, *command.split())
+        settled(engine, "doors")
+        stage = aws(engine, *f"apigateway get-stage --rest-api-id {api} --stage-name prod".split())
+        found = f"apigateway get-deployment --rest-api-id {api} --deployment-id {stage['deploymentId']} --embed apisummary"
+        methods = aws(engine, *found.split())["apiSummary"]["/{proxy+}"]
+        wanted = {"open": (0, 0, 0), "read": (0, 0, 1), "key": (1, 1, 1), "iam": (0, 0, 0)}[access]
+        assert [methods[name]["apiKeyRequired"] for name in ("GET", "HEAD", "ANY")] == [bool(each) for each in wanted]
+
+
 def test_access_can_change(engine):
     """The engine publishes nothing by itself that AWS would not: gateway errors come from the deployment."""
     with http_api(engine, create_stack(engine, "changing")) as api:

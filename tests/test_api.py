@@ -268,7 +268,7 @@ def test_a_body_may_not_be_large(api):
     for size in (262_145, 6_000_000):
         for method, path in (("POST", "/link"), ("PUT", "/link/docs"), ("PATCH", "/link/docs")):
             body = '{"link": "' + "x" * (size - len('{"link": ""}')) + '"}'
-            api.refuses(413, "^The body must have at most 262144 bytes", method, path, body)
+            api.refuses(413, "^The body must have at most 262144 characters", method, path, body)
 
 
 def test_the_largest_record_fits_in_a_body(api):

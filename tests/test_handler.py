@@ -85,6 +85,10 @@ TRANSIENT = {
     "no JSON": answering(200, b"<html>"),
     "no text": answering(200, b"\xff"),
     "nothing": answering(200, b""),
+    "no object": answering(200, b"[]"),
+    "no object, and an error": answering(503, b"null"),
+    "a lone attribute": answering(200, b'{"S": "x"}'),
+    "an error in a success": answering(200, b'{"__type": "ThrottlingException"}'),
     "damaged": answering(200, b"{}", {"x-amz-crc32": "1"}),
     "damaged error": answering(400, b"{}", {"X-Amz-CRC32": "1"}),
     "no connection": raising(botocore.exceptions.EndpointConnectionError(endpoint_url=URL)),
@@ -296,6 +300,37 @@ def test_a_name_that_points_elsewhere_during_a_visit_redirects_there(handler, ap
     other = "https://example.com"
     when_found(lambda key: api("PUT", "/link/docs", {"link": other}))
     assert api("GET", "/go/docs").headers["Location"] == other
+
+
+@pytest.mark.parametrize("method, body, status", [("PATCH", {"title": "T"}, 200), ("PUT", LINK, 200), ("DELETE", None, 204)])
+def test_a_change_by_somebody_else_that_if_none_match_allows_is_no_matter(api, when_found, method, body, status):
+    api("PUT", "/link/docs", LINK)
+    if method != "PUT":
+        when_found(lambda key: api("PATCH", "/link/docs", {"notes": "N"}))
+    assert api(method, "/link/docs", body, {"If-None-Match": '"other"'}).status_code == status
+
+
+def test_attributes_of_others_are_left_alone(api, dynamodb):
+    """Somebody may add some to an item, by the table's own API."""
+    api("PUT", "/link/docs", LINK)
+    for name, value in (("N", {"N": "1.5"}), ("S", {"N": "1E+30"}), ("L", {"L": [{"N": "0.5"}]}), ("x", {"BOOL": True})):
+        dynamodb.update_item(
+            TableName="links",
+            Key={"link_id": {"S": "docs"}, "link": {"S": "see url"}},
+            UpdateExpression="SET #name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": value},
+        )
+        for request in (("GET", "/link/docs"), ("PATCH", "/link/docs", {"title": name}), ("PUT", "/link/docs", LINK)):
+            assert api(*request).json()["link"] == GOOGLE
+        assert api("GET", "/go/docs").headers["Location"] == GOOGLE
+    assert len(api.all()) == 1
+
+
+def test_a_damaged_answer_is_not_logged(api, before_send, capsys):
+    before_send(answering(200, b'{"Items": [{"title": {"S": "secret"}}]}', {"x-amz-crc32": "1"}))
+    assert api("GET", "/link").status_code == 503
+    assert "secret" not in capsys.readouterr().out
 
 
 def test_a_change_by_somebody_else_during_ones_own_is_seen(api, when_found):

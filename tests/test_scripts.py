@@ -1269,6 +1269,22 @@ def test_run_refuses_to_run_twice(runs):
     assert first.process.poll() is None
 
 
+def test_a_run_that_was_killed_leaves_no_two_engines_on_one_folder(runs):
+    """Its engine lives on, and saves; another one on the same folder would overwrite what that has."""
+    killed = runs().until("Ctrl-C stops it.")
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.process.wait(60)
+    again = runs()
+    assert again.process.wait(60) != 0
+    (engine,) = re.findall(r"this ends its engine, which saves the links: kill (\d+)", again.printed)
+    os.kill(int(engine), signal.SIGTERM)
+    end = time.monotonic() + 60
+    while listens(killed.port):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "Stack apidb is up to date" in runs(port=killed.port).until("Ctrl-C stops it.").printed
+
+
 def test_run_that_is_stopped_at_once_can_run_again(runs):
     run = runs().until("Creating stack")
     run.stop()
