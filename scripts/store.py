@@ -86,13 +86,14 @@ def deploy(name, template, addons, parameters, yes=False):
     declared = {}
     for each, path in ({name: template} | addon_stacks).items():
         valid = client.validate_template(TemplateBody=stack.text_of(path))
-        declared[path] = parameters_of(client, path)
+        declared[path] = parameters_of(valid)
         there = stack.describe(client, each)
         if there:
             stack.must_be_made_from(path, valid.get("Description"), there)
     for unknown in parameters.keys() - set().union(*declared.values()):
         has = [f"{path} has {', '.join(sorted(names))}" for path, names in declared.items()]
-        others = [addon for addon, path in ADDONS.items() if path not in declared and unknown in parameters_of(client, path)]
+        left = {addon: stack.text_of(path) for addon, path in ADDONS.items() if path not in declared}
+        others = [each for each in left if unknown in parameters_of(client.validate_template(TemplateBody=left[each]))]
         hint = f' It is one of add-on {others[0]}: name that too, ADDONS="{" ".join([*addons, others[0]])}".' if others else ""
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
@@ -107,9 +108,8 @@ def deploy(name, template, addons, parameters, yes=False):
     return outputs
 
 
-def parameters_of(client, template):
-    """Return the names of the parameters of a template, but for Store, which is for STACK to say."""
-    valid = client.validate_template(TemplateBody=stack.text_of(template))
+def parameters_of(valid):
+    """Return the names of the parameters of a validated template, but for Store, which is for STACK to say."""
     return {parameter["ParameterKey"] for parameter in valid["Parameters"]} - {"Store"}
 
 

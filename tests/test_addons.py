@@ -6,7 +6,7 @@ import re
 import boto3
 import pytest
 from cfnlint.decode import decode
-from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids, settled
+from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids
 from test_scripts import LOG, here, make, parameters, succeeds
 
 import stack

@@ -8,7 +8,6 @@ import sys
 import threading
 from http.server import ThreadingHTTPServer
 
-import boto3
 import pytest
 
 from conftest import ROOT
