@@ -31,9 +31,15 @@ run: .venv/installed  ## start the store and its page on this machine (PORT=4566
 test: check  ## check, then run all tests
 	@$(bin)/pytest tests
 
-check: .venv/tested  ## see that the templates are valid, complete and small enough; write nothing
+check: .venv/tested  ## see that the templates are valid, complete and small enough, the code in form; write nothing
 	@$(bin)/python scripts/embed.py --check $(templates)
 	@$(bin)/cfn-lint $(templates)
+	@$(bin)/ruff check --quiet || { echo "Run: make format"; exit 1; }
+	@$(bin)/ruff format --quiet --check || { echo "Not in form. Run: make format"; exit 1; }
+
+format: .venv/tested  ## bring the code into form, by ruff.toml
+	@$(bin)/ruff check --quiet --fix
+	@$(bin)/ruff format --quiet
 
 embed: .venv/installed  ## copy the handlers into the templates
 	@$(bin)/python scripts/embed.py $(templates)
@@ -97,4 +103,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check embed deploy status logs teardown import export cost bench lock
+.PHONY: help run test check format embed deploy status logs teardown import export cost bench lock

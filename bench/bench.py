@@ -24,10 +24,11 @@ import uuid
 from pathlib import Path
 
 import botocore
-import embed
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+import embed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

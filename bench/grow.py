@@ -28,7 +28,7 @@ from cfnlint.decode import decode
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import cost  # noqa: E402: it is in scripts/
+import cost  # noqa: E402 it is in scripts/
 
 COUNTS = (100, 10_000, 1_000_000)
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # of the first link; the others follow, one each millisecond

@@ -70,12 +70,14 @@ class Error(Exception):
         return super().__str__() or self.sentence
 
 
+# fmt: off
 class BadRequest(Error): status = 400
 class NotFound(Error): status = 404
 class MethodNotAllowed(Error): status = 405
 class Conflict(Error): status = 409
 class PreconditionFailed(Error): status = 412
 class ContentTooLarge(Error): status = 413
+# fmt: on
 
 
 class ServiceUnavailable(Error):

@@ -430,8 +430,9 @@ def notes(kinds, data, prices):
             )
     yield (
         f"A flood is an hour with all that the throttle lets through for one of the API's methods, {prices.rate}"
-        f" requests a second and {prices.burst} at once; API Gateway counts each method by itself. A partition of DynamoDB takes 1,000 write and 3,000 read units a second, and"
-        " each index is one: it would refuse most of such a flood, which is not reckoned with."
+        f" requests a second and {prices.burst} at once; API Gateway counts each method by itself. A partition of"
+        " DynamoDB takes 1,000 write and 3,000 read units a second, and each index is one: it would refuse most of"
+        " such a flood, which is not reckoned with."
     )
 
 

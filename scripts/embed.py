@@ -63,11 +63,7 @@ def deployment_hash(text, settings={}):
 
     `settings` are the values of parameters that differ from their defaults.
     """
-    published = {
-        name: yaml.serialize(node)
-        for name, node in resources(text).items()
-        if type_of(node) in PUBLISHED
-    }
+    published = {name: yaml.serialize(node) for name, node in resources(text).items() if type_of(node) in PUBLISHED}
     # Without settings the template's own, so that `create-stack` and `make deploy` agree on them.
     hashed = repr(sorted(published.items())) + (repr(sorted(settings.items())) if settings else "")
     return hashlib.sha256(hashed.encode()).hexdigest()[:10]

@@ -56,7 +56,9 @@ def refusal(scope):
     known = {"none", "same-origin"} if alias and is_deployed(*alias.groups()) else {"none"}
     sites = [value for name, value in headers if name == b"sec-fetch-site"]
     if any(name == b"origin" for name, _ in headers) or not known.issuperset(sites):
-        return "No web page may use the local engine, but only an API at its own URL: make status prints the URL of yours."
+        return (
+            "No web page may use the local engine, but only an API at its own URL: make status prints the URL of yours."
+        )
     # A link in a mail is opened as if the person had typed it.
     if sites and "Action" in parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         return "A browser may not call actions of the local engine: use the AWS CLI, with --endpoint-url."

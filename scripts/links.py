@@ -629,7 +629,11 @@ def store(send, record):
         answer = send("PUT", f"/{name}", body, {"If-None-Match": "*"})
     if answer.status == 412:  # also when the answer to what stored it was lost
         there = send("GET", f"/{name}").value
-        return THERE if nearly_canonical(there.get("link", "//")) == nearly_canonical(record["link"]) else f"the name {name} is taken."
+        return (
+            THERE
+            if nearly_canonical(there.get("link", "//")) == nearly_canonical(record["link"])
+            else f"the name {name} is taken."
+        )
     if answer.status == 404:
         raise Stop(f"The API has no such path: {answer.sentence}")
     return answer.sentence or (ADDED if answer.status == 201 else THERE)
@@ -663,7 +667,11 @@ def import_file(path, api, dry_run, signed):
             rest = f"; {len(left)} left, from {printable(f'{path}:{left[0][0]}')} on" if left else ""
             print(f"Not complete: {tally(counts)}{rest}. Run it again to go on.", file=sys.stderr)
         raise
-    print(f"{counts[ADDED]} links to send, {counts['refused']} refused without asking the API" if dry_run else tally(counts))
+    print(
+        f"{counts[ADDED]} links to send, {counts['refused']} refused without asking the API"
+        if dry_run
+        else tally(counts)
+    )
     return 1 if counts["refused"] else 0
 
 

@@ -145,7 +145,9 @@ def main():
     parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
-    parser.add_argument("--addon", action="append", default=[], help=f"deploy this add-on too ({', '.join(store.ADDONS)})")
+    parser.add_argument(
+        "--addon", action="append", default=[], help=f"deploy this add-on too ({', '.join(store.ADDONS)})"
+    )
     parser.add_argument("--yes", action="store_true", help="update without asking, even if links or URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()

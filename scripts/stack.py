@@ -53,8 +53,7 @@ STUCK = {
     "ROLLBACK_FAILED": "A creation failed, and not all that it made could be deleted. Try that again:"
     " make teardown STACK={name}",
     "DELETE_FAILED": "It is deleted in part. Mend what stopped that, and go on: make teardown STACK={name}",
-    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it:"
-    " make teardown STACK={name}",
+    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it: make teardown STACK={name}",
     "UPDATE_FAILED": "An update failed and was not undone. Undo it:"
     " aws cloudformation rollback-stack --stack-name {name}",
     "UPDATE_ROLLBACK_FAILED": "An update failed, and could not be undone. Mend what stopped that, and go on:"
@@ -292,8 +291,7 @@ def free(name, stack):
         raise StackError(f"Stack {name} is in status {status}.{because} {STUCK[status].format(name=name)}")
     if status.endswith("_IN_PROGRESS"):
         raise StackError(
-            f"Stack {name} is being changed, and in status {status}."
-            f" Wait for the end of that: make status STACK={name}"
+            f"Stack {name} is being changed, and in status {status}. Wait for the end of that: make status STACK={name}"
         )
 
 

@@ -94,7 +94,11 @@ def deploy(name, template, addons, parameters, yes=False):
         has = [f"{path} has {', '.join(sorted(names))}" for path, names in declared.items()]
         left = {addon: stack.text_of(path) for addon, path in ADDONS.items() if path not in declared}
         others = [each for each in left if unknown in parameters_of(client.validate_template(TemplateBody=left[each]))]
-        hint = f' It is one of add-on {others[0]}: name that too, ADDONS="{" ".join([*addons, others[0]])}".' if others else ""
+        hint = (
+            f' It is one of add-on {others[0]}: name that too, ADDONS="{" ".join([*addons, others[0]])}".'
+            if others
+            else ""
+        )
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
     outputs = stack.deploy(name, template, chosen(parameters, declared[template]), yes)
@@ -178,7 +182,9 @@ def main():
             sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()
     except (NoRegionError, NoCredentialsError) as error:
-        sys.exit(f"{str(error).rstrip('.')}. Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure")
+        sys.exit(
+            f"{str(error).rstrip('.')}. Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure"
+        )
     except (StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 

@@ -250,10 +250,7 @@ def settled(engine, name):
 def resource_ids(engine, stack):
     """Return the physical IDs of a stack's resources by logical ID."""
     listed = aws(engine, *f"cloudformation list-stack-resources --stack-name {stack}".split())
-    return {
-        each["LogicalResourceId"]: each["PhysicalResourceId"]
-        for each in listed["StackResourceSummaries"]
-    }
+    return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed["StackResourceSummaries"]}
 
 
 def create(engine, name, template, parameters):
@@ -295,9 +292,7 @@ def http_api(engine, url):
     limits = httpx.Limits(max_keepalive_connections=50)
     with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False, limits=limits) as client:
         api = Api(
-            lambda method, path, headers, body: client.request(
-                method, base + path, headers=headers, content=body
-            )
+            lambda method, path, headers, body: client.request(method, base + path, headers=headers, content=body)
         )
         api.url, api.host = base, at.netloc
         yield api

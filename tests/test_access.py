@@ -7,6 +7,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+
 from conftest import NEVER_THROTTLED, aws, create_stack, http_api, key_of, outputs, resource_ids, settled
 
 GOOGLE = "https://www.google.com"
@@ -132,7 +133,11 @@ def test_a_wrong_key_is_no_key(stack, engine):
             method, path, *body = request
             is_shut(stack, "INVALID_API_KEY", method, path, *(body or [None]), {"x-api-key": wrong})
     # Nor in another place.
-    for headers in ({"Authorization": stack.key}, {"Authorization": f"Bearer {stack.key}"}, {"Cookie": f"x-api-key={stack.key}"}):
+    for headers in (
+        {"Authorization": stack.key},
+        {"Authorization": f"Bearer {stack.key}"},
+        {"Cookie": f"x-api-key={stack.key}"},
+    ):
         is_shut(stack, "INVALID_API_KEY", "POST", "/link", {"link": GOOGLE}, headers)
     is_shut(stack, "INVALID_API_KEY", "POST", f"/link?x-api-key={stack.key}", {"link": GOOGLE})
 
@@ -151,7 +156,10 @@ def test_a_signature_is_of_one_request_and_one_caller(stack, engine):
     refused("POST", "/link?a=1", {"link": GOOGLE}, right)
     refused("PUT", "/link/docs", {"link": GOOGLE}, right)
     refused(*post, right | {"X-Amz-Date": "20200101T000000Z"})
-    refused(*post, right | {"Authorization": right["Authorization"][:-1] + "0" if right["Authorization"][-1] != "0" else "1"})
+    refused(
+        *post,
+        right | {"Authorization": right["Authorization"][:-1] + "0" if right["Authorization"][-1] != "0" else "1"},
+    )
     stranger = Credentials("AKIAIOSFODNN7EXAMPLE", stack.credentials.secret_key)
     refused(*post, signed(stack.api, stranger, *post))
     forger = Credentials(stack.credentials.access_key, "guessed")
@@ -218,7 +226,9 @@ def test_each_change_of_access_publishes_its_doors(engine):
         aws(engine, *command.split())
         settled(engine, "doors")
         stage = aws(engine, *f"apigateway get-stage --rest-api-id {api} --stage-name prod".split())
-        found = f"apigateway get-deployment --rest-api-id {api} --deployment-id {stage['deploymentId']} --embed apisummary"
+        found = (
+            f"apigateway get-deployment --rest-api-id {api} --deployment-id {stage['deploymentId']} --embed apisummary"
+        )
         methods = aws(engine, *found.split())["apiSummary"]["/{proxy+}"]
         wanted = {"open": (0, 0, 0), "read": (0, 0, 1), "key": (1, 1, 1), "iam": (0, 0, 0)}[access]
         assert [methods[name]["apiKeyRequired"] for name in ("GET", "HEAD", "ANY")] == [bool(each) for each in wanted]

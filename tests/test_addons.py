@@ -6,11 +6,11 @@ import re
 import boto3
 import pytest
 from cfnlint.decode import decode
-from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids
-from test_scripts import LOG, here, make, parameters, succeeds
 
 import stack
 import store
+from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids
+from test_scripts import LOG, here, make, parameters, succeeds
 
 ALARMS = ROOT / "addons" / "alarms.yml"
 ADDONS = sorted(ALARMS.parent.glob("*.yml"))
@@ -101,15 +101,15 @@ def test_each_alarm_watches_the_store_for_what_it_describes():
     names = "Namespace MetricName Statistic ComparisonOperator Threshold Period EvaluationPeriods".split()
     query = alarms.pop("TableAlarm")
     assert watched == {
-        tuple((alarm | {"Statistic": alarm.get("Statistic", alarm.get("ExtendedStatistic"))})[name] for name in names):
-        {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+        tuple(
+            (alarm | {"Statistic": alarm.get("Statistic", alarm.get("ExtendedStatistic"))})[name] for name in names
+        ): {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
         for alarm in alarms.values()
     }
     (metric,) = query["Metrics"]
     text, values = metric["Expression"]["Fn::Sub"]
     assert text == (
-        'SELECT SUM(ThrottledRequests) FROM SCHEMA("AWS/DynamoDB", Operation, TableName)'
-        " WHERE TableName = '${Table}'"
+        "SELECT SUM(ThrottledRequests) FROM SCHEMA(\"AWS/DynamoDB\", Operation, TableName) WHERE TableName = '${Table}'"
     )
     assert values == {"Table": imported("TableName")}
     settings = metric["Period"], query["EvaluationPeriods"], query["Threshold"], query["ComparisonOperator"]
@@ -127,8 +127,12 @@ def test_only_the_topic_and_the_alarm_that_costs_more_depend_on_parameters():
 
 def test_no_name_is_typed_in():
     template = content(ALARMS)
-    names = {(key, str(value)) for each in template["Resources"].values() for key, value in each["Properties"].items()
-             if key in ("AlarmName", "TopicName", "DashboardName")}
+    names = {
+        (key, str(value))
+        for each in template["Resources"].values()
+        for key, value in each["Properties"].items()
+        if key in ("AlarmName", "TopicName", "DashboardName")
+    }
     # Dashboards belong to an account, and stacks to a region of it.
     assert names == {("DashboardName", str({"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}))}
 
@@ -312,7 +316,11 @@ def test_on_aws_an_add_on_is_told_its_store_only(fake, monkeypatch):
     "addons, given, sentence",
     [
         (["page2"], {}, "^There is no add-on page2; there are alarms, fake.$"),
-        (["fake"], {"Nope": "1"}, "^There is no parameter Nope: .*yml has Access, .*; .*yml has Fails, RequestBurst, StoreUrl.$"),
+        (
+            ["fake"],
+            {"Nope": "1"},
+            "^There is no parameter Nope: .*yml has Access, .*; .*yml has Fails, RequestBurst, StoreUrl.$",
+        ),
         (["fake"], {"AlarmEmail": "who@example.com"}, "^There is no parameter AlarmEmail: "),
         (["fake"], {"Store": "another"}, "^There is no parameter Store: "),
     ],

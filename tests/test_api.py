@@ -238,7 +238,9 @@ def test_post_refuses_a_bad_link(api, case):
     api.refuses(400, sentence, "POST", "/link", body)
 
 
-@pytest.mark.parametrize("shape", ["@[]]", "a@[]", "@[", "@", "[", "]", ":", "::1", "a:", "\\", "%", "a@", "\u00e9", "\u0301\u0323"])
+@pytest.mark.parametrize(
+    "shape", ["@[]]", "a@[]", "@[", "@", "[", "]", ":", "::1", "a:", "\\", "%", "a@", "\u00e9", "\u0301\u0323"]
+)
 def test_a_hostile_link_is_refused_in_time(api, shape):
     """The function has 25 s; a pattern that backtracks would need hours for some of these."""
     hostile = "http://" + shape * (240_000 // len(json.dumps(shape)[1:-1])) + "[x"
@@ -273,6 +275,7 @@ def test_a_body_may_not_be_large(api):
 
 def test_the_largest_record_fits_in_a_body(api):
     """In the longest encoding that JSON has."""
+
     def longest(text):
         return "".join(f"\\u{ord(each):04x}" for each in text)
 
@@ -294,7 +297,9 @@ def test_health_tells_the_version(api, template):
     assert api("POST", "/health", {}).headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
-@pytest.mark.parametrize("path", ["/", "/link", "/link/nothing", "/go/nothing", "/tags", "/feed", "/health", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/", "/link", "/link/nothing", "/go/nothing", "/tags", "/feed", "/health", "/nowhere"]
+)
 def test_browsers_are_told_to_be_careful(api, path):
     headers = api("GET", path, headers={"Accept": "text/html"}).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -544,7 +549,9 @@ def test_patch_refuses_a_bad_field(api, case):
 @pytest.mark.parametrize("value", ["https://example.com/", None])
 def test_patch_changes_nothing_else(api, field, value):
     path = path_of(api.post(GOOGLE))
-    api.refuses(400, f"'{field}' cannot be set; link, title, tags, notes, expires_at.* can", "PATCH", path, {field: value})
+    api.refuses(
+        400, f"'{field}' cannot be set; link, title, tags, notes, expires_at.* can", "PATCH", path, {field: value}
+    )
 
 
 @pytest.mark.parametrize("method, body, status", [("PATCH", {"title": "x"}, 200), ("DELETE", None, 204)])
@@ -619,7 +626,9 @@ def test_a_name_may_be(api, name):
     assert api("DELETE", f"/link/{name}").status_code == 204
 
 
-@pytest.mark.parametrize("name", ["-a", ".a", "_", "~x", "x" * 65, "a%20b", "a$b", "%C3%A9", "a:b", "a%00", "a+b", "a%25"])
+@pytest.mark.parametrize(
+    "name", ["-a", ".a", "_", "~x", "x" * 65, "a%20b", "a$b", "%C3%A9", "a:b", "a%00", "a+b", "a%25"]
+)
 def test_a_name_may_not_be(api, name):
     answer = api.refuses(400, "^A name has 1 to 64 letters", "PUT", f"/link/{name}", {"link": GOOGLE})
     assert answer.status_code == 400
@@ -638,18 +647,28 @@ def test_put_on_the_id_of_a_posted_link_changes_what_is_said_of_it(api):
     answer = api("PUT", path_of(record), {"link": f"{GOOGLE}:443/", "notes": "N"})
     assert answer.status_code == 200
     assert {**answer.json(), "updated_at": None} == {
-        "link_id": record["link_id"], "link": GOOGLE, "created_at": record["created_at"], "updated_at": None, "notes": "N",
+        "link_id": record["link_id"],
+        "link": GOOGLE,
+        "created_at": record["created_at"],
+        "updated_at": None,
+        "notes": "N",
     }
     assert api.all() == [answer.json()]
-    api.refuses(409, "^The URL of an id like this cannot change", "PUT", path_of(record), {"link": "https://example.com"})
-    api.refuses(409, "^The URL of an id like this cannot change", "PATCH", path_of(record), {"link": "https://example.com"})
+    api.refuses(
+        409, "^The URL of an id like this cannot change", "PUT", path_of(record), {"link": "https://example.com"}
+    )
+    api.refuses(
+        409, "^The URL of an id like this cannot change", "PATCH", path_of(record), {"link": "https://example.com"}
+    )
 
 
 def test_put_with_the_id_of_a_url_is_as_post(api):
     path = f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, GOOGLE)}"
     assert api("PUT", path, {"link": GOOGLE}).status_code == 201
     assert api("POST", "/link", {"link": GOOGLE}).status_code == 200
-    api.refuses(409, "^The URL of an id like this", "PUT", f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, 'x')}", {"link": GOOGLE})
+    api.refuses(
+        409, "^The URL of an id like this", "PUT", f"/link/{uuid.uuid5(uuid.NAMESPACE_URL, 'x')}", {"link": GOOGLE}
+    )
 
 
 def test_if_none_match_keeps_what_is_there(api):
@@ -662,7 +681,9 @@ def test_if_none_match_keeps_what_is_there(api):
 
 
 def test_if_match_guards_a_put(api):
-    api.refuses(412, "^There is no link with this name", "PUT", "/link/docs", {"link": GOOGLE}, headers={"If-Match": "*"})
+    api.refuses(
+        412, "^There is no link with this name", "PUT", "/link/docs", {"link": GOOGLE}, headers={"If-Match": "*"}
+    )
     stale = api("PUT", "/link/docs", {"link": GOOGLE}).headers["ETag"]
     etag = api("PUT", "/link/docs", {"link": GOOGLE}, {"If-Match": "*"}).headers["ETag"]
     api.refuses(412, re.escape(etag), "PUT", "/link/docs", {"link": LONG}, headers={"If-Match": stale})
@@ -703,7 +724,7 @@ def test_a_short_link_to_an_international_url_is_ascii(api):
 
 def test_visits_are_counted(api):
     before = api("PUT", "/link/docs", {"link": GOOGLE})
-    for n in range(3):
+    for _ in range(3):
         assert api("GET", "/go/docs").status_code == 302
     assert api("HEAD", "/go/docs").status_code == 302, "which asks, but does not visit"
     answer = api("GET", "/link/docs")
@@ -748,7 +769,10 @@ def test_a_link_can_expire(api):
         record = api("PATCH", path_of(record), {"expires_at": record["expires_at"]}).json()
         assert api("GET", path_of(record)).json() == record
         path = path_of(record)
-        assert api("PATCH", path, {"expires_at": "2999-01-01T00:00:00Z"}).json()["expires_at"] == "2999-01-01T00:00:00.000Z"
+        assert (
+            api("PATCH", path, {"expires_at": "2999-01-01T00:00:00Z"}).json()["expires_at"]
+            == "2999-01-01T00:00:00.000Z"
+        )
         assert "expires_at" not in api("PATCH", path, {"expires_at": None}).json()
 
 
@@ -777,8 +801,24 @@ def test_what_has_expired_is_gone_from_every_answer(api):
 
 
 MOMENTS = ["", "x", "tomorrow", "2030-01-01", "2030-01-01T00:00:00", "2030-13-01T00:00:00Z", "2030-01-01 00:00:00Z"]
-MOMENTS += ["2030-02-30T00:00:00Z", "2030-01-01T24:00:01Z", "20300101T000000Z", "2030-01-01T00:00:00+25:00", "2030-01-01T00:00:00+05:99", "2000-01-01T00:00:00.123456\u0663Z", "2030-01-01T00:00:00Z\n"]
-MOMENTS += ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "\u0662030-01-01T00:00:00Z", 1893456000, True, ["x"], {}]
+MOMENTS += [
+    "2030-02-30T00:00:00Z",
+    "2030-01-01T24:00:01Z",
+    "20300101T000000Z",
+    "2030-01-01T00:00:00+25:00",
+    "2030-01-01T00:00:00+05:99",
+    "2000-01-01T00:00:00.123456\u0663Z",
+    "2030-01-01T00:00:00Z\n",
+]
+MOMENTS += [
+    "0001-01-01T00:00:00+01:00",
+    "9999-12-31T23:59:59-01:00",
+    "\u0662030-01-01T00:00:00Z",
+    1893456000,
+    True,
+    ["x"],
+    {},
+]
 
 
 @pytest.mark.parametrize("value", MOMENTS)
@@ -929,8 +969,10 @@ def test_what_changes_during_a_sync_comes_at_its_end(api):
 def test_a_cursor_is_for_its_order(api):
     for n in range(2):
         api.post(f"https://example.com/{n}")
-    newest, changed = (api("GET", f"/link?limit=1{more}").links["next"]["url"].split("cursor=")[1]
-                       for more in ("", "&since=2000-01-01T00:00:00Z"))
+    newest, changed = (
+        api("GET", f"/link?limit=1{more}").links["next"]["url"].split("cursor=")[1]
+        for more in ("", "&since=2000-01-01T00:00:00Z")
+    )
     api.refuses(400, "^cursor must be one", "GET", f"/link?cursor={changed}")
     api.refuses(400, "^cursor must be one", "GET", f"/link?since=2000-01-01T00:00:00Z&cursor={newest}")
     assert len(api("GET", f"/link?since=2999-01-01T00:00:00Z&cursor={changed}").json()) == 1
@@ -1080,7 +1122,9 @@ def test_the_page_has_no_more_options(api):
     assert (answer.status_code, answer.headers["Allow"], answer.content) == (200, "GET, HEAD, OPTIONS", b"")
 
 
-@pytest.mark.parametrize("path", ["/links", "/link/a/b", "/go", "/tags/x", "/prod/link", "/favicon.ico", "/%2e%2e", "/link%2Fx/y"])
+@pytest.mark.parametrize(
+    "path", ["/links", "/link/a/b", "/go", "/tags/x", "/prod/link", "/favicon.ico", "/%2e%2e", "/link%2Fx/y"]
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 def test_another_path_is_not_found(api, method, path):
     assert api(method, path).status_code == 404

@@ -6,9 +6,9 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT
 
 import cost
+from conftest import ROOT
 
 PRICES = ROOT / "scripts" / "prices.toml"
 

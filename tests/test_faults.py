@@ -15,10 +15,10 @@ import botocore.exceptions
 import pytest
 import yaml
 from botocore.httpsession import URLLib3Session
-from conftest import ROOT, Api, plain, proxy_response, recorded
-from faults import WIRE, proxy
 
 import cost
+from conftest import ROOT, Api, plain, proxy_response, recorded
+from faults import WIRE, proxy
 
 SEED = 5
 REQUESTS = 2500

@@ -16,12 +16,12 @@ from urllib.parse import urlencode
 import boto3
 import httpx
 import pytest
-from conftest import chromium, free_port
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamReset
 
 import local
+from conftest import chromium, free_port
 
 EXAMPLE = "https://example.com/a"
 RESET = "/_ministack/reset"
@@ -98,7 +98,9 @@ def signed(service, **parameters):
 
 
 def create_role(name="evil"):
-    return "/" + signed("iam", Action="CreateRole", RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": TRUST}))
+    return "/" + signed(
+        "iam", Action="CreateRole", RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": TRUST})
+    )
 
 
 def attack(mark):
@@ -376,7 +378,13 @@ def test_at_an_alias_of_the_api_its_page_may_read(ask):
     assert ask(ALIAS, HERE, "Sec-Fetch-Site: same-origin") == 200
     assert ask(ALIAS, HERE, "Sec-Fetch-Site: same-origin", "Origin: http://127.0.0.1:PORT") == 403
     assert ask(ALIAS, "Host: evil.example", "Sec-Fetch-Site: same-origin") == 403
-    for path in ("/restapis", "/restapis/API", "/restapis/API/stages", "/restapis/12345678/prod/_user_request_/", "/health"):
+    for path in (
+        "/restapis",
+        "/restapis/API",
+        "/restapis/API/stages",
+        "/restapis/12345678/prod/_user_request_/",
+        "/health",
+    ):
         assert ask(f"GET {path} HTTP/1.1", HERE, "Sec-Fetch-Site: same-origin") == 403
 
 
@@ -409,7 +417,9 @@ def test_an_apis_host_leads_to_its_stages_only(ask, path):
         assert ask(line, THERE, "Content-Length: 0") == 403
 
 
-@pytest.mark.parametrize("path", ["/prod/../_ministack/reset", "/prod/%2e%2e/_ministack/reset", "/prod//_ministack/reset"])
+@pytest.mark.parametrize(
+    "path", ["/prod/../_ministack/reset", "/prod/%2e%2e/_ministack/reset", "/prod//_ministack/reset"]
+)
 def test_a_way_out_of_a_stage_leads_to_the_api(ask, stack_api, path):
     stack_api.post(EXAMPLE)
     assert ask(f"POST {path} HTTP/1.1", THERE, FOREIGN, "Content-Length: 0") == 404
@@ -442,7 +452,11 @@ def test_http_2_is_as_guarded(engine, headers, status):
     with socket.create_connection(("127.0.0.1", int(at(engine).rsplit(":", 1)[1])), timeout=60) as stream:
         while not answer:
             stream.sendall(connection.data_to_send())
-            answer = [it for it in connection.receive_data(stream.recv(65536)) if isinstance(it, (ResponseReceived, StreamReset))]
+            answer = [
+                it
+                for it in connection.receive_data(stream.recv(65536))
+                if isinstance(it, (ResponseReceived, StreamReset))
+            ]
     assert dict(answer[0].headers)[b":status"] == status
 
 

@@ -9,6 +9,7 @@ import time
 import botocore.exceptions
 import pytest
 from botocore.awsrequest import AWSResponse
+
 from conftest import Api, operation_of, proxy_response, recorded
 
 GOOGLE = "https://www.google.com"
@@ -302,7 +303,9 @@ def test_a_name_that_points_elsewhere_during_a_visit_redirects_there(handler, ap
     assert api("GET", "/go/docs").headers["Location"] == other
 
 
-@pytest.mark.parametrize("method, body, status", [("PATCH", {"title": "T"}, 200), ("PUT", LINK, 200), ("DELETE", None, 204)])
+@pytest.mark.parametrize(
+    "method, body, status", [("PATCH", {"title": "T"}, 200), ("PUT", LINK, 200), ("DELETE", None, 204)]
+)
 def test_a_change_by_somebody_else_that_if_none_match_allows_is_no_matter(api, when_found, method, body, status):
     api("PUT", "/link/docs", LINK)
     if method != "PUT":
@@ -313,7 +316,12 @@ def test_a_change_by_somebody_else_that_if_none_match_allows_is_no_matter(api, w
 def test_attributes_of_others_are_left_alone(api, dynamodb):
     """Somebody may add some to an item, by the table's own API."""
     api("PUT", "/link/docs", LINK)
-    for name, value in (("N", {"N": "1.5"}), ("S", {"N": "1E+30"}), ("L", {"L": [{"N": "0.5"}]}), ("x", {"BOOL": True})):
+    for name, value in (
+        ("N", {"N": "1.5"}),
+        ("S", {"N": "1E+30"}),
+        ("L", {"L": [{"N": "0.5"}]}),
+        ("x", {"BOOL": True}),
+    ):
         dynamodb.update_item(
             TableName="links",
             Key={"link_id": {"S": "docs"}, "link": {"S": "see url"}},
@@ -426,8 +434,9 @@ def test_a_request_is_logged_in_one_line(api, capsys):
         told = {"level", "method", "resource", "status", "ms", "request_id", "requests", "errors", "_aws"}
         assert line.keys() == told
         assert (line["requests"], line["errors"]) == (1, 0), "an error of the client is none of the store"
-        assert line["ms"] >= 0 and line["request_id"] == recorded("GET", "/link", {}, None)[
-            "requestContext"]["requestId"]
+        assert (
+            line["ms"] >= 0 and line["request_id"] == recorded("GET", "/link", {}, None)["requestContext"]["requestId"]
+        )
 
 
 def test_cloudwatch_makes_metrics_of_a_line(api, before_send, capsys):
@@ -566,7 +575,9 @@ def test_a_request_id_that_a_client_chose_is_no_markup(handler):
     event = recorded("GET", "/go/unknown", {"Accept": "text/html"}, None)
     event["requestContext"]["requestId"] = "<script>alert(1)</script>"
     answer = handler.lambda_handler(event, None)
-    assert answer["statusCode"] == 404 and "<small>&lt;script&gt;" in answer["body"] and "<script>" not in answer["body"]
+    assert (
+        answer["statusCode"] == 404 and "<small>&lt;script&gt;" in answer["body"] and "<script>" not in answer["body"]
+    )
 
 
 @pytest.mark.parametrize("cursor", ["\ud800", "\u00e9", "a\udfff", "\0"])

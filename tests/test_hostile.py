@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from conftest import ROOT, proxy_response, recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from conftest import ROOT, proxy_response, recorded
 
 # The same examples in each run; the handler's table is shared by the examples of a test.
 SAME = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -54,19 +55,35 @@ query_names = st.sampled_from(["limit", "cursor", "link", "tag", "q", "since", "
 queries = st.dictionaries(query_names, st.lists(query_values, min_size=1, max_size=2), max_size=2)
 routes = ["POST link", "GET link", "GET link/docs", "PUT link/docs", "PATCH link/docs", "DELETE link/docs"]
 routes += ["GET go/docs", "GET tags", "GET feed", "GET health"]
-odd = ["", "link", "link/", "/link", "link/x/y", "link/{link_id}", "link/%64ocs", "link/%00", "docs", "go", "go/", "%2F"]
+odd = [
+    "",
+    "link",
+    "link/",
+    "/link",
+    "link/x/y",
+    "link/{link_id}",
+    "link/%64ocs",
+    "link/%00",
+    "docs",
+    "go",
+    "go/",
+    "%2F",
+]
 methods = st.sampled_from(["GET", "POST", "PUT", "PATCH", "HEAD", "DELETE", "OPTIONS", "TRACE", "<b>"])
 known = st.sampled_from(routes).map(str.split)
 requests = known | known | st.tuples(methods, st.sampled_from(odd) | words)
 plain = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=40)
 past = st.datetimes(max_value=datetime(2020, 1, 1)).map(lambda when: when.isoformat() + "Z")
 future = st.datetimes(min_value=datetime(2100, 1, 1)).map(lambda when: when.isoformat() + "-01:30")
-right = st.fixed_dictionaries({"link": st.builds("https://example.com/{}".format, st.integers(0, 9))}, optional={
-    "title": plain,
-    "tags": st.lists(plain.filter(str.strip), max_size=32),
-    "notes": plain,
-    "expires_at": future,
-})
+right = st.fixed_dictionaries(
+    {"link": st.builds("https://example.com/{}".format, st.integers(0, 9))},
+    optional={
+        "title": plain,
+        "tags": st.lists(plain.filter(str.strip), max_size=32),
+        "notes": plain,
+        "expires_at": future,
+    },
+)
 counts = st.integers(0, 10**15)
 imported = st.fixed_dictionaries({"created_at": past}, optional={"visits": counts, "visited_at": past})
 fields = ["link", "title", "tags", "notes", "expires_at", "created_at", "visits", "visited_at"]
@@ -228,8 +245,11 @@ def test_a_cursor_is_one_that_was_given(send, junk, place, whole, path):
 
 
 @some
-@given(tags=etags, method=st.sampled_from(["GET", "PUT", "PATCH", "DELETE"]),
-       name=st.sampled_from(["If-Match", "If-None-Match"]))
+@given(
+    tags=etags,
+    method=st.sampled_from(["GET", "PUT", "PATCH", "DELETE"]),
+    name=st.sampled_from(["If-Match", "If-None-Match"]),
+)
 def test_only_its_etag_matches(send, tags, method, name):
     etag = send("PUT", "/link/docs", '{"link": "https://example.com"}').headers["ETag"]
     body = '{"link": "https://example.com"}' if method in ("PUT", "PATCH") else None

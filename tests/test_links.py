@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from conftest import NEVER_THROTTLED, ROOT, Api, aws, create_stack, free_port, http_api, key_of, resource_ids
 
 import links
+from conftest import NEVER_THROTTLED, ROOT, Api, aws, create_stack, free_port, http_api, key_of, resource_ids
 
 SAMPLES = "tests/bookmarks"
 NO_URL = "link must be an absolute URL that starts with http:// or https://."
@@ -245,8 +245,7 @@ def test_json_lines_with_mistakes(store):
         "3: This is not JSON; it is read again from line 6 on.",
         "6: 5: link must be a string.",
         "7: https://json.example/e: expires_at must be in the future.",
-        "8: https://json.example/f:"
-        " A name has 1 to 64 letters, digits and -._~, and one of the first two first.",
+        "8: https://json.example/f: A name has 1 to 64 letters, digits and -._~, and one of the first two first.",
     ]
     store.reads("broken.jsonl", added=2, refused=refused)
     assert store.records("created_at") == {"https://json.example/a": {"title": "A"}, "https://json.example/g": {}}
@@ -367,8 +366,14 @@ def test_a_key_opens_the_api(locked, tmp_path):
 @pytest.mark.parametrize(
     "key, sentence",
     [
-        ("", "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It wants a key: .* export APIDB_KEY=.*"),
-        ("not-the-key-of-this-api", "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It does not take the key .* APIDB_KEY."),
+        (
+            "",
+            "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It wants a key: .* export APIDB_KEY=.*",
+        ),
+        (
+            "not-the-key-of-this-api",
+            "The API at URL answered 403: API Gateway refused this: INVALID_API_KEY. It does not take the key .* APIDB_KEY.",
+        ),
         ("secret\n", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("two secrets", "APIDB_KEY has a blank or another character that no key has: .*"),
         ("sécret", "APIDB_KEY has a blank or another character that no key has: .*"),
@@ -444,7 +449,9 @@ def test_a_signature_that_is_missing_or_wrong_is_said(iam_url, users, tmp_path):
     code, _, problems = run("export", path, "--api", iam_url, APIDB_KEY="a-key")
     assert code == 2 and re.fullmatch(sentence, *problems)
     wrong = users.caller | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    sentence = said + "API Gateway refused this: [A-Z_]+. The AWS credentials must be those of .* may execute-api:Invoke it."
+    sentence = (
+        said + "API Gateway refused this: [A-Z_]+. The AWS credentials must be those of .* may execute-api:Invoke it."
+    )
     code, _, problems = run("export", path, "--api", iam_url, "--sign", **wrong)
     assert code == 2 and re.fullmatch(sentence, *problems)
     assert list(tmp_path.iterdir()) == []
@@ -629,7 +636,10 @@ SAID = [
     {"title": "\r", "notes": "\n"},
     {"title": "two  blanks and one after ", "notes": " before and after \n"},
     {"title": "\uff1d1 \uff0b \uff0d \uff20", "tags": ["\uff20", "\U0001f600"], "notes": "\uff0b1"},
-    {"title": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u202e\u05d0\u05d1\u05d2 \u2028\u2029\x85\xa0", "notes": "\u2028"},
+    {
+        "title": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u202e\u05d0\u05d1\u05d2 \u2028\u2029\x85\xa0",
+        "notes": "\u2028",
+    },
     {"title": BASE + "11", "notes": "The title is the link."},
     {"title": "&lt; &copy &copy; &#39; &amp;amp;", "tags": ["&lt", "a&b=c"], "notes": "&notit; &#0; AT&T"},
     {"visits": 0, "expires_at": "2099-12-31T23:59:59.000Z"},
@@ -842,7 +852,9 @@ def test_a_name_is_there_already_however_its_url_is_written(store, tmp_path):
 def test_a_url_with_and_without_a_slash_is_one_link(store, tmp_path):
     path = tmp_path / "two.html"
     entry = '<DT><H3>{0}</H3><DL><p><DT><A HREF="https://{1}">T</A></DL><p>'
-    path.write_text("<!DOCTYPE NETSCAPE-Bookmark-file-1><DL><p>" + entry.format("X", "A.example/") + entry.format("Y", "a.example"))
+    path.write_text(
+        "<!DOCTYPE NETSCAPE-Bookmark-file-1><DL><p>" + entry.format("X", "A.example/") + entry.format("Y", "a.example")
+    )
     store.takes(path, added=1)
     (record,) = store.api.all()
     assert (record["link"], record["tags"]) == ("https://a.example", ["X", "Y"])
@@ -879,7 +891,13 @@ def test_a_busy_api_is_asked_again(tmp_path, status, headers, body):
         assert run("export", path, "--api", url) == (0, [f"1 links in {path}"], [])
         assert run("import", url, "--api", url) == (0, ["1 added, 0 there already, 0 refused"], [])
     made = [(method, path.removeprefix("/prod")) for method, path, _ in asked]
-    expected = [("POST", "/link"), ("PUT", "/link/two"), ("PUT", "/link/n1"), ("GET", "/link?limit=1000"), ("GET", "/link")]
+    expected = [
+        ("POST", "/link"),
+        ("PUT", "/link/two"),
+        ("PUT", "/link/n1"),
+        ("GET", "/link?limit=1000"),
+        ("GET", "/link"),
+    ]
     assert {each: made.count(each) for each in made} == dict.fromkeys(expected, 3)
 
 
@@ -901,7 +919,10 @@ def test_an_api_that_stays_busy_ends_an_import_which_says_what_is_left(tmp_path,
     with server(answer) as url:
         done = subprocess.run(
             [sys.executable, "-c", program, "import", path, "--api", url],
-            **{"cwd": ROOT / "scripts", "env": without_settings(), "capture_output": True, "text": True},
+            cwd=ROOT / "scripts",
+            env=without_settings(),
+            capture_output=True,
+            text=True,
         )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [

@@ -9,10 +9,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
-from conftest import NEVER_THROTTLED, aws, create, create_stack, http_api, key_of, outputs, settled
 from playwright.sync_api import expect
 
 import stack
+from conftest import NEVER_THROTTLED, aws, create, create_stack, http_api, key_of, outputs, settled
 
 EXAMPLE = "https://example.com/a"
 LATER = "2999-01-01T00:00:00.000Z"
@@ -723,7 +723,9 @@ def test_a_browser_asks_once_whether_it_may_send_a_key(context, complaints, answ
     """What it may send is known for two hours, which is the most that Chromium takes."""
     page, asked = context.new_page(), []
     network = context.new_cdp_session(page)
-    network.on("Network.requestWillBeSent", lambda sent: asked.append((sent["request"]["method"], sent["request"]["url"])))
+    network.on(
+        "Network.requestWillBeSent", lambda sent: asked.append((sent["request"]["method"], sent["request"]["url"]))
+    )
     network.send("Network.enable")
     answers.append((ASKS, locked.key))
     page.goto(locked.page)

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 from cfnlint.decode import decode
-from conftest import ROOT, plain, proxy_response, recorded
 
 import embed
+from conftest import ROOT, plain, proxy_response, recorded
 
 TEMPLATE = ROOT / "addons" / "page.yml"
 STORE_URL = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/prod/link"
@@ -33,7 +33,9 @@ def page_of(store_url):
 def ask():
     """Send the function a request for its page, and get what API Gateway answers."""
     page = page_of(STORE_URL)
-    return lambda method="GET", **headers: proxy_response(page.lambda_handler(recorded(method, "/", headers, None), None))
+    return lambda method="GET", **headers: proxy_response(
+        page.lambda_handler(recorded(method, "/", headers, None), None)
+    )
 
 
 class Parts(HTMLParser):
@@ -214,7 +216,10 @@ def of_type(resources, kind):
 
 
 def test_sections_stand_in_their_order(template):
-    assert list(template) == "AWSTemplateFormatVersion Description Metadata Parameters Conditions Resources Outputs".split()
+    assert (
+        list(template)
+        == "AWSTemplateFormatVersion Description Metadata Parameters Conditions Resources Outputs".split()
+    )
     assert template["Description"].startswith("apidb-page, "), "scripts tell stacks apart by it"
 
 
@@ -278,7 +283,11 @@ def test_the_url_of_the_page_assumes_no_partition(template):
 
 def test_no_physical_name_is_typed_in(resources):
     for name, each in resources.items():
-        named = [key for key in each["Properties"] if re.search("(Function|Role|LogGroup|RestApi)?Name$", key) and key != "StageName"]
+        named = [
+            key
+            for key in each["Properties"]
+            if re.search("(Function|Role|LogGroup|RestApi)?Name$", key) and key != "StageName"
+        ]
         assert [key for key in named if not isinstance(each["Properties"][key], dict)] == [], name
     assert resources["Api"]["Properties"]["Name"] == {"Ref": "AWS::StackName"}
 
@@ -354,7 +363,10 @@ def test_the_stage_is_throttled(resources):
 def test_the_deployment_comes_last_and_is_named_by_what_it_publishes(resources):
     ((name, deployment),) = of_type(resources, "ApiGateway::Deployment").items()
     assert name == "Deployment" + embed.deployment_hash(TEMPLATE.read_text())
-    assert set(deployment["DependsOn"]) == {*of_type(resources, "ApiGateway::Method"), *of_type(resources, "ApiGateway::GatewayResponse")}
+    assert set(deployment["DependsOn"]) == {
+        *of_type(resources, "ApiGateway::Method"),
+        *of_type(resources, "ApiGateway::GatewayResponse"),
+    }
     assert resources["Stage"]["Properties"]["DeploymentId"] == {"Ref": name}
 
 

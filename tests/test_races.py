@@ -102,6 +102,6 @@ def test_visits_are_all_counted(api):
     for path in (f"/link/{api.post(GOOGLE)['link_id']}", "/link/docs"):
         api("PUT", path, {"link": GOOGLE})
         for rounds in (1, 2):
-            answers = at_once(lambda _: api("GET", path.replace("/link/", "/go/")))
+            answers = at_once(lambda _, path=path: api("GET", path.replace("/link/", "/go/")))
             assert {answer.status_code for answer in answers} == {302}
             assert api("GET", path).json()["visits"] == rounds * CLIENTS

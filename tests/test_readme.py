@@ -144,8 +144,10 @@ def test_the_commands_for_aws_are_what_happens(engine):
         reference = api("GET", "/link/unknown").json()["Reference"]
         page_url = shell(engine, block("addons/page.yml")).splitlines()[-1]
         assert re.fullmatch(r"https://\S+/prod/", page_url)
-        page = httpx.get(f"http://127.0.0.1:{urlsplit(api.url).port}/prod/", headers={
-            "Host": urlsplit(stack.reachable(page_url, engine.settings["AWS_ENDPOINT_URL"])).netloc})
+        page = httpx.get(
+            f"http://127.0.0.1:{urlsplit(api.url).port}/prod/",
+            headers={"Host": urlsplit(stack.reachable(page_url, engine.settings["AWS_ENDPOINT_URL"])).netloc},
+        )
         assert (page.status_code, printed["APIUrl"] in page.text) == (200, True)
         # The engine knows no alarm on a query.
         shell(engine, block("addons/alarms.yml").rstrip() + " ParameterKey=WatchTable,ParameterValue=false")

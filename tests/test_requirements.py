@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from conftest import ROOT
 
 RUN, TEST = ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"

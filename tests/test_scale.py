@@ -5,14 +5,15 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cost
+from conftest import ROOT
 
 sys.path.append(str(ROOT / "bench"))
 
-import grow  # noqa: E402: it is in bench/
+import grow  # noqa: E402 it is in bench/
 import shards  # noqa: E402
 from shards import Shards, is_right, shard_of, walked  # noqa: E402
 

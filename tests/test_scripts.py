@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 import pytest
-from conftest import ROOT, TEMPLATE, aws, create_stack, free_port, http_api, outputs, resource_ids, settled
 
 import embed
 import local
 import stack
+from conftest import ROOT, TEMPLATE, aws, create_stack, free_port, http_api, outputs, resource_ids, settled
 
 
 class Program:
@@ -225,10 +225,13 @@ def test_parameters_that_were_set_stay_set(engine, altered, template):
 
 def test_an_update_is_shown_before_it_is_done(engine, altered):
     succeeds(engine, "deploy", "--stack", "shown")
-    template = altered(("StageName: prod", "StageName: prod\n   Description: x"), resources="""
+    template = altered(
+        ("StageName: prod", "StageName: prod\n   Description: x"),
+        resources="""
  Queue:
   Type: AWS::SQS::Queue
-""")
+""",
+    )
     lines = succeeds(engine, "deploy", "--stack", "shown", "--template", template, "CountVisits=false")
     done = lines.index(f"Updating stack shown {here(engine)}")
     assert lines[0] == "Changes of stack shown:"
@@ -244,7 +247,10 @@ def test_an_update_is_shown_before_it_is_done(engine, altered):
 def test_a_change_of_outputs_only_is_made(engine, altered):
     succeeds(engine, "deploy", "--stack", "said")
     template = altered(("Outputs:\n", "Outputs:\n More: {Description: x, Value: '7'}\n"))
-    assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == f"Updating stack said {here(engine)}"
+    assert (
+        succeeds(engine, "deploy", "--stack", "said", "--template", template)[0]
+        == f"Updating stack said {here(engine)}"
+    )
     assert outputs(engine, "said")["More"] == "7"
     assert succeeds(engine, "deploy", "--stack", "said", "--template", template)[0] == "Stack said is up to date"
     assert change_sets(engine, "said") == []
@@ -258,10 +264,13 @@ def test_what_costs_the_links_or_the_url_is_not_done_unasked(engine, altered, tm
     renamed = [("!Ref Api", "!Ref Other"), ("!GetAtt Api.", "!GetAtt Other."), ("${Api}", "${Other}")]
     other_api = altered((" Api:\n", " Other:\n"), *renamed)
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", other_api)
-    assert (code, printed.splitlines()[-2:]) == (1, [
-        "Api is removed: the URL of now then leads nowhere.",
-        "Nothing is changed. To have it so, add YES=1 to the same command.",
-    ])
+    assert (code, printed.splitlines()[-2:]) == (
+        1,
+        [
+            "Api is removed: the URL of now then leads nowhere.",
+            "Nothing is changed. To have it so, add YES=1 to the same command.",
+        ],
+    )
     template = altered(RENAMED)
     code, printed = script(engine, "deploy", "--stack", "dear", "--template", template)
     assert code == 1
@@ -316,8 +325,14 @@ HAS_NONE = ": the API then has none of the links in it-1; they "
     [
         (change(stack.API, "Modify", Replacement="True"), f"It is replaced{LEADS_NOWHERE}"),
         (change(stack.API, "Remove"), f"It is removed{LEADS_NOWHERE}"),
-        (change(stack.TABLE, "Modify", Replacement="True", PolicyAction="ReplaceAndRetain"), f"It is replaced{HAS_NONE}stay there."),
-        (change(stack.TABLE, "Modify", Replacement="Conditional"), f"It may be replaced{HAS_NONE}may be deleted with it."),
+        (
+            change(stack.TABLE, "Modify", Replacement="True", PolicyAction="ReplaceAndRetain"),
+            f"It is replaced{HAS_NONE}stay there.",
+        ),
+        (
+            change(stack.TABLE, "Modify", Replacement="Conditional"),
+            f"It may be replaced{HAS_NONE}may be deleted with it.",
+        ),
         (change(stack.TABLE, "Remove", PolicyAction="Delete"), f"It is removed{HAS_NONE}are deleted with it."),
         (change(stack.TABLE, "Remove", PolicyAction="Retain"), f"It is removed{HAS_NONE}stay there."),
         (change(stack.TABLE, "Modify", Replacement="False"), None),
@@ -348,11 +363,13 @@ def test_changes_of_all_pages_are_shown(monkeypatch):
     """The local engine has all changes in one page, and makes a change set at once."""
     client = boto3.client("cloudformation", region_name="us-east-1")
     change = {"Type": "Resource", "ResourceChange": {"Action": "Add", "LogicalResourceId": "A"}}
-    answers = iter([
-        {"Status": "CREATE_PENDING", "Changes": []},
-        {"Status": "CREATE_COMPLETE", "Changes": [change] * 2, "NextToken": "more"},
-        {"Status": "CREATE_COMPLETE", "Changes": [change]},
-    ])
+    answers = iter(
+        [
+            {"Status": "CREATE_PENDING", "Changes": []},
+            {"Status": "CREATE_COMPLETE", "Changes": [change] * 2, "NextToken": "more"},
+            {"Status": "CREATE_COMPLETE", "Changes": [change]},
+        ]
+    )
     monkeypatch.setattr(client, "describe_change_set", lambda **_: next(answers))
     monkeypatch.setattr(stack, "pause", lambda _: None)
     status, _, changes = stack.review(client, {"StackName": "a", "ChangeSetName": "b"})
@@ -483,7 +500,11 @@ def test_an_output_that_is_in_use_is_the_cause():
     """As AWS tells it of the stack, when all its resources are updated; the engine lets outputs change."""
     told = [
         ("Table", "UPDATE_COMPLETE", ""),
-        ("apidb", "UPDATE_ROLLBACK_IN_PROGRESS", "Export apidb-TableName cannot be updated as it is in use by apidb-alarms"),
+        (
+            "apidb",
+            "UPDATE_ROLLBACK_IN_PROGRESS",
+            "Export apidb-TableName cannot be updated as it is in use by apidb-alarms",
+        ),
         ("apidb", "UPDATE_ROLLBACK_COMPLETE", ""),
     ]
     names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
@@ -686,7 +707,9 @@ def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
         record = api.post("https://www.google.com")
         # No file may have a byte, as on a full disk.
         no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
-        code, printed = run(engine, [*no_room, *store_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path)
+        code, printed = run(
+            engine, [*no_room, *store_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path
+        )
         first, second = printed.splitlines()
         assert (code, first.startswith("The links could not be exported, so nothing is deleted: ")) == (1, True)
         assert second == "To delete them without an export: make teardown STACK=full EXPORT=no"
@@ -964,10 +987,13 @@ NO_IMPORT = "  Runtime.ImportModuleError: Unable to import module 'index': No mo
         (["timeout_without_type"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66ab  timeout after 25000.0 ms"]),
         (["memory"], ["6d68ca91-49c9-448d-89b8-7ca3e6dc66ac  Runtime.OutOfMemory: error after 812.4 ms"]),
         (["success"], None),
-        (["handler"], [
-            "500 GET /link/{link_id} 8288cb8c-01a8-4a7e-a1b0-643969a2f390"
-            '  RuntimeError: DynamoDB answered Query with 400: {"__type": "ResourceNotFoundException"}'
-        ]),
+        (
+            ["handler"],
+            [
+                "500 GET /link/{link_id} 8288cb8c-01a8-4a7e-a1b0-643969a2f390"
+                '  RuntimeError: DynamoDB answered Query with 400: {"__type": "ResourceNotFoundException"}'
+            ],
+        ),
     ],
 )
 def test_status_knows_the_errors_of_handler_runtime_and_lambda(monkeypatch, capsys, names, found):

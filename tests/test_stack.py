@@ -5,6 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from conftest import TEMPLATE, aws, create_stack, http_api, outputs, resource_ids, settled
 
 GOOGLE = "https://www.google.com"
@@ -31,10 +32,7 @@ def everything(engine):
         "apigateway get-rest-apis": "items[].id",
         "cloudformation describe-stacks": "Stacks[].StackName",
     }
-    return {
-        command: sorted(aws(engine, *command.split(), "--query", query) or [])
-        for command, query in lists.items()
-    }
+    return {command: sorted(aws(engine, *command.split(), "--query", query) or []) for command, query in lists.items()}
 
 
 # --- The gateway

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT, TEMPLATE, plain
 
 import embed
+from conftest import ROOT, TEMPLATE, plain
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def evaluate(template, value, parameters):
         if function == "Condition":
             return evaluate(template, template["Conditions"][of], parameters)
         if function == "Fn::If":
-            return evaluate(template, of[1] if evaluate(template, {"Condition": of[0]}, parameters) else of[2], parameters)
+            return evaluate(
+                template, of[1] if evaluate(template, {"Condition": of[0]}, parameters) else of[2], parameters
+            )
         of = evaluate(template, of, parameters)
         if function == "Fn::Equals":
             return str(of[0]) == str(of[1])
@@ -116,7 +118,9 @@ def test_who_may_call(template, access):
         wants = each["Properties"]
         door = "key" if wants.get("ApiKeyRequired") in (True, "true") else wants["AuthorizationType"]
         doors[wants["HttpMethod"], paths[str(wants["ResourceId"])]] = door
-    reading, writing = {"read": ("NONE", "key"), "key": ("key", "key"), "iam": ("AWS_IAM", "AWS_IAM")}.get(access, ("NONE",) * 2)
+    reading, writing = {"read": ("NONE", "key"), "key": ("key", "key"), "iam": ("AWS_IAM", "AWS_IAM")}.get(
+        access, ("NONE",) * 2
+    )
     assert doors == {
         ("ANY", ""): "NONE",
         ("ANY", "/health"): "NONE",
@@ -126,7 +130,9 @@ def test_who_may_call(template, access):
         ("HEAD", "/{proxy+}"): reading,
         ("ANY", "/{proxy+}"): writing,
     }
-    keys = [name for kind in ("ApiKey", "UsagePlan", "UsagePlanKey") for name in of_type(resources, f"ApiGateway::{kind}")]
+    keys = [
+        name for kind in ("ApiKey", "UsagePlan", "UsagePlanKey") for name in of_type(resources, f"ApiGateway::{kind}")
+    ]
     assert len(keys) == (3 if access in ("read", "key") else 0)
     assert evaluate(template, plain(template["Outputs"]["Access"]["Value"]), {"Access": access}).startswith(access)
 
@@ -149,7 +155,8 @@ def test_an_api_key_is_limited(template):
 
 def test_the_origin_is_everywhere(template):
     assert {"ALLOWED_ORIGIN": {"Ref": "AllowedOrigin"}}.items() <= template["Resources"]["Function"]["Properties"][
-        "Environment"]["Variables"].items()
+        "Environment"
+    ]["Variables"].items()
     text = TEMPLATE.read_text()
     assert len(re.findall(r"Allow-Origin: !Sub \"'\$\{AllowedOrigin\}'\"", text)) == 3
     assert len(re.findall("Allow-Origin: ", text)) == 3 + 1  # and that it is sent
@@ -209,8 +216,12 @@ def test_the_table(resources):
 def test_the_table_goes_with_the_stack_and_stays_when_replaced(resources):
     assert resources["Table"]["DeletionPolicy"] == "Delete"
     assert resources["Table"]["UpdateReplacePolicy"] == "Retain"
-    policies = {each.get(policy, "Delete") for each in resources.values() for policy in ("DeletionPolicy", "UpdateReplacePolicy")
-                if each is not resources["Table"]}
+    policies = {
+        each.get(policy, "Delete")
+        for each in resources.values()
+        for policy in ("DeletionPolicy", "UpdateReplacePolicy")
+        if each is not resources["Table"]
+    }
     assert policies == {"Delete"}, "delete-stack leaves nothing"
 
 
@@ -486,14 +497,18 @@ def d():
     assert run(monkeypatch, copy) is None
     block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")
     assert without_docstrings(block.value) == without_docstrings(code)
-    assert block.value.startswith('import os\n\n\nclass A(Exception):\n    def b(self, c):\n        # Why.\n        if c:\n')
+    assert block.value.startswith(
+        "import os\n\n\nclass A(Exception):\n    def b(self, c):\n        # Why.\n        if c:\n"
+    )
     assert block.value.endswith('def d():\n    """What d is, and there is nothing else."""\n')
 
 
 @pytest.mark.parametrize("text", ["<p>\\n ${x} 'a' \"b\" \\\n", "<\n\n  indented\n"])
 def test_a_text_that_the_code_reads_is_embedded_as_it_is(copy, monkeypatch, text):
     handler = copy.parent / "handler"
-    (handler / "index.py").write_text('from pathlib import Path\nA = Path(__file__).with_name("page.html").read_text()\n')
+    (handler / "index.py").write_text(
+        'from pathlib import Path\nA = Path(__file__).with_name("page.html").read_text()\n'
+    )
     (handler / "page.html").write_text(text)
     assert run(monkeypatch, copy) is None
     block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from urllib.parse import quote
 
-from conftest import ROOT, TEMPLATE, NEVER_THROTTLED, aws, create, http_api, outputs, resource_ids
+from conftest import NEVER_THROTTLED, ROOT, TEMPLATE, aws, create, http_api, outputs, resource_ids
 
 RELEASES = ROOT / "tests" / "releases"  # the template of each release, by its version
 
