@@ -294,7 +294,7 @@ def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false"} | email
     assert had["DashboardName"] == "both-alarms-us-east-1"
     capsys.readouterr()
-    show.show(had)
+    show.show(had, TEMPLATE)
     assert capsys.readouterr().out.startswith(f"\nThe API is at {url}\nIts page is at {url}\n\n")
 
     addons.deploy("both", TEMPLATE, ["fake"], {"StoreUrl": "https://links.example.com/link"})
