@@ -133,19 +133,23 @@ def plain(value):
 
 def buckets_to_empty(client, there, resources):
     """Return how many objects there are, in words, in each bucket that goes with the stack and has any."""
-    template, found, s3 = client.get_template(StackName=there["StackId"])["TemplateBody"], {}, boto3.client("s3")
+    buckets, found = {logical: name for kind, logical, name in resources if kind == stack.BUCKET}, {}
+    if not buckets:
+        return found
+    template, s3 = client.get_template(StackName=there["StackId"])["TemplateBody"], boto3.client("s3")
     nodes = embed.resources(template if isinstance(template, str) else json.dumps(template))
-    for kind, logical, physical in resources:
-        policy = embed.child(nodes[logical], "DeletionPolicy") if logical in nodes else None
-        if kind == stack.BUCKET and not (policy and policy.value.startswith("Retain")):
-            with suppress(s3.exceptions.NoSuchBucket):
-                objects = versions = 0
-                for page in versions_of(physical):
-                    versions += len(page)
-                    objects += sum(each["IsLatest"] and "ETag" in each for each in page)
-                if versions:
-                    count = "1 object" if objects == 1 else f"{objects:,} objects"
-                    found[physical] = count + (f" in {versions:,} versions" if versions > objects else "")
+    for logical, bucket in buckets.items():
+        policy = embed.child(nodes.get(logical), "DeletionPolicy")
+        if policy and policy.value.startswith("Retain"):
+            continue
+        objects = versions = 0
+        with suppress(s3.exceptions.NoSuchBucket):
+            for page in versions_of(bucket):
+                versions += len(page)
+                objects += sum(each["IsLatest"] and "ETag" in each for each in page)
+        if versions:
+            count = "1 object" if objects == 1 else f"{objects:,} objects"
+            found[bucket] = count + (f" in {versions:,} versions" if versions > objects else "")
     return found
 
 
@@ -170,12 +174,12 @@ def versions_of(bucket):
 def empty(bucket):
     """Delete all objects of a bucket, with all their versions; StackError if one stays."""
     print(f"Emptying bucket {bucket}", flush=True)
-    for page in versions_of(bucket):
-        if page:
-            objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in page]
-            done = boto3.client("s3").delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for error in done.get("Errors", []):
-                raise StackError(
-                    f"{error['Key']} in bucket {bucket} cannot be deleted, and so the stack is not:"
-                    f" {links.printable(error['Message'])}"
-                )
+    # What comes meanwhile goes too, as each time the first thousand is asked for.
+    while page := next(versions_of(bucket)):
+        objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in page]
+        done = boto3.client("s3").delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        for error in done.get("Errors", []):
+            raise StackError(
+                f"{error['Key']} in bucket {bucket} cannot be deleted, and so the stack is not:"
+                f" {links.printable(error['Message'])}"
+            )

@@ -160,8 +160,13 @@ def only_one(state):
             yield lock
 
 
-def deploy(options):
-    """Deploy the stack that the command line says on the engine of the environment; print what to try."""
+def deploy(options, settings):
+    """Deploy the stack that the command line says on the engine to which these settings lead; print what to try.
+
+    They are then the environment of this process.
+    """
+    os.environ.clear()
+    os.environ.update(settings)
     parameters = manage.pairs(options.parameters)
     outputs = addons.deploy(
         options.stack, options.template, options.addon, parameters, options.yes, presets=NEVER_THROTTLED
@@ -204,9 +209,7 @@ def main():
 def run(options, lock):
     """Run the engine with the stack on it, until it is stopped."""
     with engine(options.port or PORT, options.state.resolve(), lock) as running:
-        os.environ.clear()
-        os.environ.update(running.settings)
-        deploy(options)
+        deploy(options, running.settings)
         show_others(options.stack)
         print(f"Ctrl-C stops it. What is stored stays in {options.state} for the next time.", flush=True)
         running.process.wait()
@@ -227,8 +230,7 @@ def run_beside(options):
         )
     if not answers(port):
         raise EngineError(f"It is just starting or stopping, at port {port}. Try again in a moment.")
-    os.environ.update(settings_for(port))
-    deploy(options)
+    deploy(options, settings_for(port))
     print(f"It is on the engine that runs already, which Ctrl-C at its `make run` stops, or if that is gone: {kill}")
 
 

@@ -23,7 +23,7 @@ TABLE, BUCKET, QUEUE = "AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Que
 API, FUNCTION, LOG = "AWS::ApiGateway::RestApi", "AWS::Lambda::Function", "AWS::Logs::LogGroup"
 
 STORE = "apidb"  # what the template of the link store is known by, and the name of its stack
-STORE_TEMPLATE = embed.ROOT / "setupapidb.yml"
+STORE_TEMPLATE = (embed.ROOT / "setupapidb.yml").resolve()
 
 # What to do about a stack that CloudFormation neither updates nor has a default way out for
 # (CloudFormation User Guide, stack status codes; API reference, ContinueUpdateRollback and RollbackStack).
