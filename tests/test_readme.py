@@ -61,6 +61,8 @@ def test_statuses_are_documented(module):
 def test_fields_and_limits_are_documented(module):
     told = section(API, "A link")
     assert sorted(re.findall(r"\w+", " ".join(rows(told)[2:]))) == sorted(module.RECORD)
+    (post,) = re.findall(r"^\| `POST /link` .*$", API, re.M)
+    assert set(module.FIELDS) <= set(re.findall(r"\w+", post))
     for limit in (512, 32, 64, 8192):
         assert re.search(rf"\b{limit:,}\s(characters|different|bytes)", told), limit
 
