@@ -167,7 +167,8 @@ def shell(engine, commands):
 
 def block(words):
     """Return the one block of commands in the documents that has these words."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", "\n".join(DOCUMENTS.values()), re.M | re.S)
+    store = "\n".join(text for document, text in DOCUMENTS.items() if re.match(r"README|docs/", document))
+    blocks = re.findall(r"^```sh\n(.*?)^```", store, re.M | re.S)
     (found,) = [each for each in blocks if words in each]
     return found
 
