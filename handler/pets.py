@@ -11,11 +11,12 @@ from common import Error, check, reply_item, reply_list, require, respond, table
 
 # --- What a pet is made of
 
-MOST = 2**53 - 1  # up to here each JSON reader has whole numbers as they are (RFC 8259, 6)
+MOST = 2**53 - 1
 ID = "[1-9][0-9]{0,15}"
 
 
 def number(name, value, most):
+    """Return a whole number; up to 2^53 - 1 all readers of JSON have it as it is (RFC 8259, 6)."""
     require(type(value) is int and 1 <= value <= most, f"{name} must be a whole number from 1 to {most}.")
     return value
 
@@ -55,10 +56,10 @@ def create_pet(request):
     try:
         table.put_item(Item=item, ConditionExpression="attribute_not_exists(id)")
     except table.meta.client.exceptions.ConditionalCheckFailedException:
-        # With our etag it is what we stored: the answer was lost, and the SDK tried again.
+        # With our etag it is ours: the answer was lost, and the SDK sent it again.
         there = find(pet["id"])
     if there["name"] != pet["name"]:
-        raise Error(409, "There is a pet with this id, and it has another name.")
+        raise Error(409, "There is a pet with this id and another name.")
     headers = {"Location": f"{request.url}/{pet['id']}"}
     return reply_item(request, 201 if there == item else 200, pet, there["etag"], headers)
 
