@@ -25,6 +25,8 @@ import cost
 import local
 import stack
 
+pytest_plugins = ["exchange", "stacks"]
+
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
 NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
