@@ -197,6 +197,28 @@ def write(operation, etag, condition, **request):
         return repeated and item.get("etag") == etag, item
 
 
+def update(key, condition, values):
+    """Set these attributes of an item, or remove those that are None, if the condition holds; see write()."""
+    values = values | {"updatedAt": now(), "etag": uuid.uuid4().hex}
+    kept = {name: value for name, value in values.items() if value is not None}
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
+    if len(kept) < len(values):
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in values if name not in kept)
+    request = {"Key": key, "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+    request["ExpressionAttributeNames"] = {f"#{name}": name for name in values}
+    request["ExpressionAttributeValues"] = {f":{name}": value for name, value in kept.items()}
+    return write(table.update_item, values["etag"], condition, **request)
+
+
+def must_be_done(done, item, what):
+    """Raise the Error of a write() under if_match() that is not done: 404 if there is no item, else 412."""
+    if not done and not item:
+        raise Error(404, f"There is no {what} with this id.")
+    if not done:
+        etag = item["etag"]
+        raise Error(412, f'If-Match does not hold; the ETag is "{etag}".')
+
+
 # --- Entry point
 
 
