@@ -75,7 +75,7 @@ def test_a_write_that_fails_takes_units_of_the_larger_item(meter, handler, dynam
     dynamodb.put_item(TableName="links", Item=item | {"notes": {"S": "a" * 1500}})
     for notes, units in (("", 2), ("a" * 2500, 3)):
         meter.kind.writes, other = 0, item | {"notes": {"S": notes}}
-        done, _ = handler.write("PutItem", "new", handler.FREE, {}, Item=other)
+        done, _ = handler.write("PutItem", handler.FREE, "new", Item=other)
         assert (done, meter.kind.writes) == (False, units)
 
 
