@@ -13,9 +13,11 @@ from boto3.dynamodb.types import Binary, TypeDeserializer
 from botocore.exceptions import BotoCoreError, ClientError
 
 import embed
-import links
 import stack
+from aws import pages_of_table
+from program import Stop, printable
 from stack import StackError
+from writing import save
 
 COUNTED_PAGES = 10  # of 1 MB of a table, which cost 1,280 read units, or of 1,000 objects; more is not counted
 
@@ -77,36 +79,37 @@ def count_of(table, of_store):
     return f"about {max(count, table['ItemCount']):,}, as DynamoDB counted up to six hours ago"
 
 
-def save(there, logical, table, which):
+def export(there, logical, table, which):
     """Export a table of a stack into a new file of the current folder; StackError if that fails.
 
-    That of a store has links, as `make import` takes them; another one items, as `pages_of` has them.
+    That of a store has links, as `make import` takes them; another one items, as pages_of_items() has them.
     `which` is how `make` is told the stack.
     """
     name, what, date = there["StackName"], noun(there), f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    path = Path(f"links-{name}-{date}.jsonl" if what == "links" else f"{name}-{logical}-{date}.jsonl")
+    of_store = what == "links"
+    path = Path(f"links-{name}-{date}.jsonl" if of_store else f"{name}-{logical}-{date}.jsonl")
     try:
         if path.exists():
-            raise links.Stop(f"{path} is there already.")
-        count = links.export_table(table, path) if what == "links" else links.save(path, pages_of(table))
-    except (links.Stop, OSError, ClientError, BotoCoreError) as error:
+            raise Stop(f"{path} is there already.")
+        count = save(path, pages_of_table(table) if of_store else pages_of_items(table), what)
+    except (Stop, OSError, ClientError, BotoCoreError) as error:
         raise StackError(
             f"The {what} could not be exported, so nothing is deleted: {error}"
             f"\nTo delete them without an export: make teardown {which} EXPORT=no"
         ) from None
     if count:
-        back = f"; they come back by: make import FILE={path} API=URL" if what == "links" else ""
+        back = f"; they come back by: make import FILE={path} API=URL" if of_store else ""
         print(f"{path} has the {what}, {count:,}{back}", flush=True)
     else:
         path.unlink(missing_ok=True)
-        print("There are no links to export." if what == "links" else f"{logical} has no items to export.", flush=True)
+        print(f"There are no {what} to export.", flush=True)
 
 
-def pages_of(table):
+def pages_of_items(table):
     """Yield the items of a DynamoDB table, a list for each page, as JSON has them.
 
-    A set is a sorted array, a binary value base64, a number a number. One with
-    more digits than others' JSON would keep, and a fraction, is a string of them.
+    A set is a sorted array, a binary value base64, a number a number; but a
+    fraction with more digits than a double keeps is a string of them.
     """
     of_type = TypeDeserializer().deserialize
     # A consistent Scan has all that was stored before it.
@@ -124,7 +127,7 @@ def plain(value):
     if isinstance(value, Binary):
         return base64.b64encode(value.value).decode()
     if isinstance(value, set):
-        return sorted(map(plain, value)) if not all(isinstance(each, str) for each in value) else sorted(value)
+        return sorted(value, key=lambda each: each.value if isinstance(each, Binary) else each)
     raise TypeError(type(value))
 
 
@@ -181,5 +184,5 @@ def empty(bucket):
         for error in done.get("Errors", []):
             raise StackError(
                 f"{error['Key']} in bucket {bucket} cannot be deleted, and so the stack is not:"
-                f" {links.printable(error['Message'])}"
+                f" {printable(error['Message'])}"
             )

@@ -61,7 +61,7 @@ def teardown(name, template, export=True, first=(), yes=False):
         stack.agreed(name, lost, yes, "Nothing is deleted.")
     if export:
         for logical, table in tables.items():
-            contents.save(there, logical, table["TableName"], which)
+            contents.export(there, logical, table["TableName"], which)
     for each in first:
         remove(client, each, template)
     for bucket in buckets:  # CloudFormation deletes none that has objects

@@ -185,27 +185,6 @@ def show_others(name):
                 print(f"Stack {there['StackName']} is here too, at {url}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, help=f"port of the engine ({PORT}, or that of the one which runs)")
-    parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
-    manage.add_arguments(parser)
-    options = manage.parsed(parser)
-    if options.port is not None and not 0 < options.port < 65536:
-        parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
-    manage.stop_in_order()
-    try:
-        with only_one(options.state) as lock:
-            if lock:
-                run(options, lock)
-            else:
-                run_beside(options)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-    except (EngineError, StackError, ClientError, BotoCoreError, OSError) as error:
-        sys.exit(str(error))
-
-
 def run(options, lock):
     """Run the engine with the stack on it, until it is stopped."""
     with engine(options.port or PORT, options.state.resolve(), lock) as running:
@@ -232,6 +211,27 @@ def run_beside(options):
         raise EngineError(f"It is just starting or stopping, at port {port}. Try again in a moment.")
     deploy(options, settings_for(port))
     print(f"It is on the engine that runs already, which Ctrl-C at its `make run` stops, or if that is gone: {kill}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, help=f"port of the engine ({PORT}, or that of the one which runs)")
+    parser.add_argument("--state", type=Path, default=Path(".apidb"), help="folder for the data")
+    manage.add_arguments(parser)
+    options = manage.parsed(parser)
+    if options.port is not None and not 0 < options.port < 65536:
+        parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
+    manage.stop_in_order()
+    try:
+        with only_one(options.state) as lock:
+            if lock:
+                run(options, lock)
+            else:
+                run_beside(options)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    except (EngineError, StackError, ClientError, BotoCoreError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import boto3
 
-import links
 import stack
+from program import printable
 from stack import StackError
 
 SHOWN_ERRORS = 5
@@ -62,7 +62,7 @@ def show_errors(groups):
         at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
         what = ": ".join(filter(None, [kind, text.strip().split("\n")[-1]]))
         where = f"{logical}: {request}".rstrip(": ") if len(groups) > 1 else request
-        print(links.printable(f"  {at}  {where}  {what}"))
+        print(printable(f"  {at}  {where}  {what}"))
 
 
 def errors_in(group):
@@ -132,7 +132,7 @@ def follow_logs(name):
         for timestamp, group, _, message in sorted(fresh, key=lambda line: line[0]):
             at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
             origin = f"{groups[group]}: " if len(groups) > 1 else ""
-            print(f"{at}  {origin}{links.printable(brief(message))}", flush=True)
+            print(f"{at}  {origin}{printable(brief(message))}", flush=True)
             # What comes late is not lost: a minute is read again.
             since[group] = max(since[group], timestamp - 60_000)
         seen = {line for line in seen if line[0] >= since[line[1]]}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 import embed
-import links
+from program import printable
 
 
 class StackError(Exception):
@@ -250,7 +250,7 @@ def plain(reason):
     """Return a reason without what is for AWS Support: tokens, codes and counts."""
     reason = re.sub(r" *\((RequestToken|Service|SDK Attempt Count): [^()]*\)", "", reason)
     reason = re.sub(r'^Resource handler returned message: "(.*)"$', r"\1", reason.strip(), flags=re.S)
-    return links.printable(" ".join(reason.split())).rstrip(".: ") + "."
+    return printable(" ".join(reason.split())).rstrip(".: ") + "."
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def test_a_bucket_or_a_queue_that_stays_is_listed(engine, tmp_path):
     s3.put_object(Bucket=ids["Bucket"], Key="a", Body=b"b")
     lines = succeeds(engine, "teardown", "--template", kept, folder=ROOT)
     left = [f"  AWS::S3::Bucket          {ids['Bucket']}", f"  AWS::SQS::Queue          {ids['Queue']}"]
-    assert (lines[0], lines[-4:-1]) == ("Table has no items to export.", ["Left of stack kept:", *left])
+    assert (lines[0], lines[-4:-1]) == ("There are no items to export.", ["Left of stack kept:", *left])
     assert s3.get_object(Bucket=ids["Bucket"], Key="a")["Body"].read() == b"b", "what stays is not emptied"
     s3.delete_object(Bucket=ids["Bucket"], Key="a")
     s3.delete_bucket(Bucket=ids["Bucket"])
@@ -254,7 +254,7 @@ def test_all_items_are_exported_with_values_of_each_type(moto, monkeypatch, tmp_
         "long": Decimal("0.12345678901234567890123456789012345678"),
         "bytes": b"\x00\xff",
         "words": {"b", "a"},
-        "numbers": {Decimal(10), Decimal("9.5")},
+        "numbers": {Decimal(10), Decimal("9.5"), Decimal("0.12345678901234567890123456789012345678")},
         "blobs": {b"\x02", b"\x01"},
         "deep": {"list": [1, None, True, {"a": "\u00e4\u2028"}]},
     }
@@ -263,7 +263,7 @@ def test_all_items_are_exported_with_values_of_each_type(moto, monkeypatch, tmp_
         for number in range(2, 32):  # more than a page of 1 MB
             batch.put_item(Item={"id": number, "text": "x" * 100_000})
     there = {"StackName": "mine", "Description": "zoo, a template"}
-    contents.save(there, "Table", "t", "TEMPLATE=a")
+    contents.export(there, "Table", "t", "TEMPLATE=a")
     (path,) = tmp_path.iterdir()
     items = {item["id"]: item for item in map(json.loads, path.read_text().split("\n")[:-1])}
     assert items.keys() == set(range(1, 32))
@@ -275,7 +275,7 @@ def test_all_items_are_exported_with_values_of_each_type(moto, monkeypatch, tmp_
         "long": "0.12345678901234567890123456789012345678",
         "bytes": "AP8=",
         "words": ["a", "b"],
-        "numbers": [9.5, 10],
+        "numbers": ["0.12345678901234567890123456789012345678", 9.5, 10],
         "blobs": ["AQ==", "Ag=="],
         "deep": {"list": [1, None, True, {"a": "\u00e4\u2028"}]},
     }
@@ -285,7 +285,7 @@ def test_a_table_that_cannot_be_read_stops_the_teardown(moto, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     there = {"StackName": "mine", "Description": "zoo, a template"}
     with pytest.raises(stack.StackError) as error:
-        contents.save(there, "Table", "gone", "TEMPLATE=a.yml STACK=mine")
+        contents.export(there, "Table", "gone", "TEMPLATE=a.yml STACK=mine")
     first, second = str(error.value).splitlines()
     assert first.startswith("The items could not be exported, so nothing is deleted: ")
     assert second == "To delete them without an export: make teardown TEMPLATE=a.yml STACK=mine EXPORT=no"

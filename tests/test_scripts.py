@@ -736,7 +736,7 @@ def test_no_file_is_overwritten_by_the_export(monkeypatch, tmp_path):
     there = tmp_path / "links-a-20260101T120000Z.jsonl"
     there.write_text("of before")
     with pytest.raises(stack.StackError, match=f"so nothing is deleted: {there.name} is there already."):
-        contents.save({"StackName": "a", "Description": "apidb, a store"}, "Table", "table", "STACK=a")
+        contents.export({"StackName": "a", "Description": "apidb, a store"}, "Table", "table", "STACK=a")
     assert there.read_text() == "of before"
 
 
@@ -747,7 +747,7 @@ def test_a_protected_table_is_protected_on_aws_too(engine, monkeypatch):
     succeeds(engine, "deploy", "--stack", "guarded")
     there = {"Table": {"TableName": "t", "DeletionProtectionEnabled": True}}
     monkeypatch.setattr(contents, "tables_of", lambda _: there)
-    monkeypatch.setattr(contents, "save", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(contents, "export", lambda *_: pytest.fail("it goes on"))
     with pytest.raises(stack.StackError, match="^Table of stack guarded is protected from deletion"):
         deleting.teardown("guarded", TEMPLATE)
     succeeds(engine, "teardown", "--stack", "guarded", "--no-export")
