@@ -235,16 +235,19 @@ def is_cors(system, path, allowed):
         assert refused.headers["Allow"] == allowed
 
 
-def is_closed(engine, name, path, body):
-    """See that with Access=iam a system answers signed requests only, also beside another stack of it that is open."""
+def is_closed(engine, name, paths, body):
+    """See that with Access=iam a system answers signed requests only; `paths` are one to GET, one to POST this body to.
+
+    Return how many items it has then.
+    """
     with system_at(engine, name, f"iam-{name}", NEVER_THROTTLED | {"Access": "iam"}) as system:
         user = Credentials("test", "test")
-        for method, sent in (("GET", None), ("POST", body)):
+        for method, path, sent in (("GET", paths[0], None), ("POST", paths[1], body)):
             refused = system(method, path, sent)
             assert refused.status_code == 403
             assert refused.json()["Error"] == "API Gateway refused this: MISSING_AUTHENTICATION_TOKEN."
             answer = system(method, path, sent and json.dumps(sent), signed(system, user, method, path, sent))
             assert answer.status_code in (200, 201), answer.text
-        assert system("OPTIONS", path).status_code == 200
+            assert system("OPTIONS", path).status_code == 200
         assert outputs(engine, f"iam-{name}")["Access"] == "iam"
         return len(system.items())
