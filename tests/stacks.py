@@ -22,8 +22,11 @@ from conftest import (
     NEVER_THROTTLED,
     ROOT,
     Api,
+    client,
     create,
+    emptied,
     http_api,
+    items_of,
     outputs,
     plain,
     proxy_response,
@@ -79,25 +82,6 @@ def sender(module):
     return send
 
 
-def emptied(table):
-    """Delete all items of a boto3 Table."""
-    keys = [key["AttributeName"] for key in table.key_schema]
-    names = {f"#{name}": name for name in keys}
-    with table.batch_writer() as batch:
-        for item in items_of(table, ProjectionExpression=", ".join(names), ExpressionAttributeNames=names):
-            batch.delete_item(Key=item)
-
-
-def items_of(table, **request):
-    """Return all items of a boto3 Table."""
-    items, page = [], {"LastEvaluatedKey": None}
-    while "LastEvaluatedKey" in page:
-        start = page["LastEvaluatedKey"]
-        page = table.scan(**request, **({"ExclusiveStartKey": start} if start else {}))
-        items += page["Items"]
-    return items
-
-
 class System(Api):
     """A client of a system, whose items are at hand."""
 
@@ -118,17 +102,15 @@ class System(Api):
 
 
 def deployed_table(engine, name):
-    """Return the boto3 Table of a stack on the local engine."""
-    resource = boto3.resource("dynamodb", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
-    return resource.Table(resource_ids(engine, name)["Table"])
+    """Return the boto3 Table of a stack."""
+    return client(engine, "dynamodb", "resource").Table(resource_ids(engine, name)["Table"])
 
 
 @contextlib.contextmanager
 def system_at(engine, name, stack_name, parameters=NEVER_THROTTLED):
     """Create a stack of a system, and give a System for it."""
     create(engine, stack_name, f"stacks/{name}.yml", parameters)
-    url = outputs(engine, stack_name)["APIUrl"]
-    with http_api(engine, url[: url.index("/prod") + len("/prod")]) as api:
+    with http_api(engine, outputs(engine, stack_name)["APIUrl"]) as api:
         system = System(api.send, deployed_table(engine, stack_name))
         system.url, system.host = api.url, api.host
         yield system
@@ -201,7 +183,7 @@ def system(request):
 @contextlib.contextmanager
 def without(engine, stack_name, action):
     """Take an action out of the role of a stack's function while the block runs."""
-    iam = boto3.client("iam", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
+    iam = client(engine, "iam")
     role = resource_ids(engine, stack_name)["Role"]
     (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
     policy = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
