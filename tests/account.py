@@ -11,6 +11,7 @@ this name, whether the tests passed, failed or were broken off.
 """
 
 import contextlib
+import signal
 import sys
 import time
 import tomllib
@@ -102,13 +103,14 @@ def place_of(session):
 
 
 def plan(place, tests):
-    return (
-        f"\n{tests} tests in {place}. They deploy stacks, and make IAM users who may call their APIs; the name of each"
-        f"\nbegins with {RUN}-. At the end all of them are deleted, also after a failure or Ctrl-C; DynamoDB"
-        "\nkeeps a backup of each deleted table for 35 days, for nothing."
-        f"\nThey make {MOST['stacks']} stacks and send {MOST['requests']:,} requests with {MOST['bytes'] // 10**6} MB at most, which"
-        f" costs at most about {most_usd():.2f} USD\nby scripts/prices.toml. AWS deletes one API in 30 seconds: it takes an hour or so.\n"
-    )
+    return f"""
+{tests} tests in {place}.
+They make up to {MOST["stacks"]} stacks, and IAM users who may call their APIs; each name begins with {RUN}-.
+At the end all of them are deleted, also after a failure or Ctrl-C. DynamoDB keeps a backup of each table for
+35 days, for nothing. AWS deletes one API in 30 seconds, so that this takes an hour or so.
+{MOST["requests"]:,} requests with {MOST["bytes"] // 10**6} MB, the most that are sent, and the stacks cost about {most_usd():.2f} USD,
+by scripts/prices.toml.
+"""
 
 
 def most_usd():
@@ -137,32 +139,36 @@ def agreed():
 # --- What it makes, and that it goes
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
-    """Delete all that a run on AWS has made."""
-    if session.config.stash.get(AGREED, False):
-        terminal = session.config.pluginmanager.getplugin("terminalreporter")
-        terminal.write_line(f"\nDeleting what begins with {RUN}-", flush=True)
+    """Delete all that a run on AWS has made, when pytest is done with its own end, however that went."""
+    if not session.config.stash.get(AGREED, False):
+        return (yield)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nothing may break this off
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        return (yield)
+    finally:
+        say = session.config.pluginmanager.getplugin("terminalreporter").write_line
+        say(f"\nDeleting what begins with {RUN}-", flush=True)
         try:
-            left = clean(terminal.write_line)
+            left = clean()
         except (BotoCoreError, ClientError) as error:
-            left = [str(error)]
+            left = [f"what begins with {RUN}- ({error})"]
         if left:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            terminal.write_line(f"LEFT, please delete: {', '.join(left)}")
-        counts = (
-            f"{spent['stacks']} stacks were made, {spent['requests']:,} requests with {spent['bytes']:,} bytes sent."
-        )
-        terminal.write_line(counts + ("" if left else f" Nothing is left of {RUN}."))
+        made = f"{spent['stacks']} stacks were made, {spent['requests']:,} requests with {spent['bytes']:,} bytes sent."
+        say(f"{made} " + (f"LEFT, please delete: {', '.join(left)}" if left else f"Nothing is left of {RUN}."))
 
 
-def clean(say):
+def clean():
     """Delete all stacks and users of this run; return the names of those that would not go."""
     # CloudFormation takes over what was being created. A store does not go before its add-ons, which import from it.
     client, iam, end = boto3.client("cloudformation"), boto3.client("iam"), time.monotonic() + 2 * 3600
     failures = {}
     while stacks := [each for each in stacks_of_run(client) if failures.get(each["StackName"], 0) < 3]:
-        assert time.monotonic() < end, "two hours were not enough"
+        if time.monotonic() > end:
+            break
         addons = [
             each for each in stacks if any(given["ParameterKey"] == "Store" for given in each.get("Parameters", []))
         ]

@@ -32,7 +32,6 @@ WRITING = [
     ("PUT", "/link/docs", {"link": GOOGLE}),
     ("PATCH", "/link/docs", {"title": "T"}),
     ("DELETE", "/link/docs"),
-    ("PURGE", "/link"),
 ]
 
 
@@ -89,6 +88,17 @@ def is_shut(stack, why, method, path, body=None, headers={}):
 def doors(stack):
     """Return the requests that need a key or signature with this Access."""
     return {"open": [], "read": WRITING, "key": READING + WRITING, "iam": READING + WRITING}[stack.access]
+
+
+@pytest.mark.engine("API Gateway itself refuses a method that it does not know")
+def test_a_method_that_nobody_knows_is_a_door_too(stack):
+    if stack.access == "open":
+        assert stack.api("PURGE", "/link").status_code == 405
+    elif stack.access == "iam":
+        is_shut(stack, "MISSING_AUTHENTICATION_TOKEN", "PURGE", "/link")
+    else:
+        for headers in ({}, {"x-api-key": "wrong"}, {"x-api-key": stack.key[:-1]}):
+            is_shut(stack, "INVALID_API_KEY", "PURGE", "/link", None, headers)
 
 
 def test_what_is_open_is_open(stack):
