@@ -708,6 +708,29 @@ def test_what_both_changed_in_the_same_way_is_no_conflict(page, api, complaints)
     saved(page)
 
 
+def test_two_tabs_do_not_undo_each_other(page, context, api, complaints):
+    api.post(EXAMPLE, title="Old", tags=["a"])
+    fresh(page, "Old")
+    other = context.new_page()
+    other.goto(page.url)
+    press(other, "Read later Old")
+    expect(other.get_by_role("button", name="Read later Old")).to_have_attribute("aria-pressed", "true")
+    press(page, "Edit Old")
+    expect(chips(page)).to_have_text(["a", "unread"])
+    save(page, Title="New")
+    saved(page)
+    press(other, "Read later Old")
+    expect(titles(other)).to_have_text(["New"])
+    press(page, "Delete New")
+    expect(rows(page)).to_have_text("Deleted NewUndo")
+    press(other, "Read later New")
+    expect(toast(other)).to_have_text("There is no link with this id.")
+    excuse(complaints, "404")
+    press(page, "Undo")
+    expect(titles(page)).to_have_text(["New"])
+    assert [(record["title"], record["tags"]) for record in api.all()] == [("New", ["a"])]
+
+
 @pytest.mark.parametrize("name", ["", "a-name"])
 def test_what_was_deleted_elsewhere_is_stored_again(page, api, complaints, name):
     record = {"link": EXAMPLE, "title": "Old", "notes": "Kept"}
