@@ -1,8 +1,9 @@
 """What the functions of stacks/ share: errors, checks, requests and answers of API Gateway, entity tags, pages.
 
 `make embed` puts into a template what its function imports from here, with all
-that that needs, and nothing else. The link store shares none of it: it asks
-DynamoDB without the SDK's client, and its file is read alone.
+that that needs, and nothing else. The link store shares none of it: it starts
+sooner without the SDK's client, answers in HTML and metrics too, and its one
+file is there to be read alone.
 """
 
 import json
@@ -43,6 +44,13 @@ def require(holds, sentence):
         raise Error(400, sentence)
 
 
+def found(what, there):
+    """Return what is there; Error 404 if that is nothing."""
+    if not there:
+        raise Error(404, f"There is no {what} with this id.")
+    return there
+
+
 PASSING = "Throttling|Throughput|RequestLimit|Transaction"
 
 
@@ -63,6 +71,8 @@ def error_of(failure):
 
 
 # --- Checks of what comes in
+
+UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def text(name, value, most):
@@ -210,13 +220,13 @@ def update(key, condition, values):
     return write(table.update_item, values["etag"], condition, **request)
 
 
-def must_be_done(done, item, what):
-    """Raise the Error of a write() under if_match() that is not done: 404 if there is no item, else 412."""
-    if not done and not item:
-        raise Error(404, f"There is no {what} with this id.")
+def changed(what, done, item):
+    """Return the item of a write() under if_match() that is done; Error 404 for no item, 412 for another entity tag."""
+    found(what, done or item)
     if not done:
         etag = item["etag"]
         raise Error(412, f'If-Match does not hold; the ETag is "{etag}".')
+    return item
 
 
 # --- Entry point

@@ -21,10 +21,11 @@ import uuid
 from boto3.dynamodb.conditions import Key
 
 from common import (
-    Error,
+    UUID,
+    changed,
     check,
+    found,
     if_match,
-    must_be_done,
     now,
     reply_item,
     reply_list,
@@ -38,15 +39,13 @@ from common import (
 
 # --- Keys
 
-ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LIST = "published"
 
 
 def key_of(owner, owner_id, kind, kind_id):
     """Return the key of an item; Error 404 for an id that this API has not made."""
     for each in (owner_id, kind_id):
-        if not re.fullmatch(ID, each):
-            raise Error(404, f"There is no {owner.lower()} with this id.")
+        found(owner.lower(), re.fullmatch(UUID, each))
     return {"PK": f"{owner}#{owner_id}", "SK": f"{kind}#{kind_id}"}
 
 
@@ -89,10 +88,10 @@ def identifier(name, value, pattern):
 
 # For each member its rule, and the limit of that.
 USER = {"firstName": (text, 100), "lastName": (text, 100), "profilePicture": (url, 2048)}
-POST = {"userId": (identifier, ID), "postText": (text, 10_000), "postImage": (url, 2048)}
+POST = {"userId": (identifier, UUID), "postText": (text, 10_000), "postImage": (url, 2048)}
 POST |= {"status": (one_of, ["published", "draft"])}
-COMMENT = {"postId": (identifier, ID), "userId": (identifier, ID), "commentText": (text, 2000)}
-RECORD = dict.fromkeys(["userId", "postId", "commentId", *USER, *POST, *COMMENT, "createdAt", "updatedAt"])
+COMMENT = {"postId": (identifier, UUID), "userId": (identifier, UUID), "commentText": (text, 2000)}
+RECORD = ["userId", "postId", "commentId", *USER, *POST, *COMMENT, "createdAt", "updatedAt"]
 
 
 def record_of(item):
@@ -111,35 +110,25 @@ def new(key, **values):
 
 def find(what, key):
     """Return the item with this key as it is now; Error 404 if there is none."""
-    item = table.get_item(Key=key, ConsistentRead=True).get("Item")
-    if not item:
-        raise Error(404, f"There is no {what} with this id.")
-    return item
+    return found(what, table.get_item(Key=key, ConsistentRead=True).get("Item"))
 
 
-def put(item):
-    return {"Put": {"TableName": table.name, "Item": item}}
-
-
-def is_there(key):
-    return {"ConditionCheck": {"TableName": table.name, "Key": key, "ConditionExpression": "attribute_exists(PK)"}}
-
-
-def transact(checks, *items):
-    """Put these items if each of `checks` is there, a dict of what it is to its key; all is done, or nothing.
+def transact(needed, *items):
+    """Put these items if what is needed is there, a dict of what that is to its key; all is done, or nothing.
 
     Error 404 for what is not there. Transactions that meet at an item refuse each other, so they are tried again.
     """
-    client, parts = table.meta.client, [*map(is_there, checks.values()), *map(put, items)]
+    client, of, there = table.meta.client, {"TableName": table.name}, {"ConditionExpression": "attribute_exists(PK)"}
+    parts = [{"ConditionCheck": {"Key": key, **there, **of}} for key in needed.values()]
+    parts += [{"Put": {"Item": item, **of}} for item in items]
     for attempt in range(5):
         time.sleep(attempt * random.random() / 10)
         try:
             return client.transact_write_items(TransactItems=parts)
         except client.exceptions.TransactionCanceledException as failure:
             reasons = [reason["Code"] for reason in failure.response["CancellationReasons"]]
-            for what, reason in zip(checks, reasons):
-                if reason == "ConditionalCheckFailed":
-                    raise Error(404, f"There is no {what} with this id.") from failure
+            for what, reason in zip(needed, reasons):
+                found(what, reason != "ConditionalCheckFailed")
             if attempt == 4 or "TransactionConflict" not in reasons:
                 raise
 
@@ -147,8 +136,7 @@ def transact(checks, *items):
 def change(request, what, key, given):
     """Change what is given of an item; return the answer to that."""
     require(given, f"The body must have something of the {what} to change.")
-    done, item = update(key, if_match(request), given)
-    must_be_done(done, item, what)
+    item = changed(what, *update(key, if_match(request), given))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
@@ -157,14 +145,13 @@ def view(request, what, key, first, last, shown):
 
     It is one Query. Without an item there is none of what the PK is of: 404.
     """
-    limit, start = request.page(r"[A-Z]+_[\w.:-]+")
-    start = start and start[0].replace("_", "#", 1)
+    limit, start = request.page(r"([A-Z]+)_([\w-]{1,64})")
+    start = start and f"{start[1]}#{start[2]}"
     require(not start or first <= start <= last, "cursor must be one from a Link header.")
     after = {"ExclusiveStartKey": key | {"SK": start}} if start else {}
     asked = Key("PK").eq(key["PK"]) & Key("SK").between(first, last)
     page = table.query(KeyConditionExpression=asked, Limit=limit, ConsistentRead=True, **after)
-    if not page["Items"] and not start:
-        raise Error(404, f"There is no {what} with this id.")
+    found(what, page["Items"] or start)
     records = [record_of(item) for item in page["Items"] if item["SK"].startswith(shown)]
     end = page.get("LastEvaluatedKey")
     return reply_list(request, records, limit, end and end["SK"].replace("#", "_", 1))
@@ -204,7 +191,7 @@ def list_user_posts(request, user_id):
 
 def list_posts(request):
     """GET /post: a page of the published posts of all users, newest first."""
-    limit, start = request.page(f"({ID})_({ID})")
+    limit, start = request.page(f"({UUID})_({UUID})")
     after = {"ExclusiveStartKey": post_key(start[2], start[1]) | {"list": LIST}} if start else {}
     newest = {"IndexName": "newest", "ScanIndexForward": False}
     page = table.query(KeyConditionExpression=Key("list").eq(LIST), Limit=limit, **newest, **after)

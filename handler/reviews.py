@@ -10,10 +10,12 @@ import uuid
 from boto3.dynamodb.conditions import Attr, Key
 
 from common import (
+    UUID,
     Error,
+    changed,
     check,
+    found,
     if_match,
-    must_be_done,
     now,
     reply,
     reply_item,
@@ -33,7 +35,6 @@ from common import (
 FIELDS = {"review": (text, 10_000), "name": (text, 100)}
 RECORD = ("id", "review", "name", "createdAt", "updatedAt")
 LIST = "all"
-ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 COLOURS = "Amber Azure Coral Golden Ivory Olive Ruby Silver".split()
 ANIMALS = "Badger Falcon Heron Lynx Marten Otter Robin Walrus".split()
 
@@ -45,8 +46,7 @@ def record_of(item):
 
 def key_of(review_id):
     """Return the key of an item; Error 404 if it can be none."""
-    if not re.fullmatch(ID, review_id):
-        raise Error(404, "There is no review with this id.")
+    found("review", re.fullmatch(UUID, review_id))
     return {"id": review_id}
 
 
@@ -61,7 +61,7 @@ def made_up(review_id):
 
 def list_reviews(request):
     """GET /reviews: a page of reviews, newest first."""
-    limit, start = request.page(f"([0-9T:.-]{{23}}Z)_({ID})")
+    limit, start = request.page(f"([0-9T:.-]{{23}}Z)_({UUID})")
     after = {"ExclusiveStartKey": {"list": LIST, "createdAt": start[1], "id": start[2]}} if start else {}
     newest = {"IndexName": "newest", "ScanIndexForward": False}
     page = table.query(KeyConditionExpression=Key("list").eq(LIST), Limit=limit, **newest, **after)
@@ -91,23 +91,20 @@ def create_review(request):
 
 def get_review(request, review_id):
     """GET /reviews/{id}: a review, or 304 if the client has it."""
-    item = table.get_item(Key=key_of(review_id), ConsistentRead=True).get("Item")
-    if not item:
-        raise Error(404, "There is no review with this id.")
+    item = found("review", table.get_item(Key=key_of(review_id), ConsistentRead=True).get("Item"))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
 def put_review(request, review_id):
     """PUT /reviews/{id}: set the text, and the name if there is one. What is not there is not created."""
     given = check(request.json(), FIELDS, needed=["review"])
-    done, item = update(key_of(review_id), if_match(request), given)
-    must_be_done(done, item, "review")
+    item = changed("review", *update(key_of(review_id), if_match(request), given))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
 def delete_review(request, review_id):
     """DELETE /reviews/{id}: forget a review."""
-    must_be_done(*write(table.delete_item, None, if_match(request), Key=key_of(review_id)), "review")
+    changed("review", *write(table.delete_item, None, if_match(request), Key=key_of(review_id)))
     return reply(204)
 
 

@@ -55,13 +55,15 @@ def handler_of(name, settings):
         yield importlib.import_module(name)
 
 
-def make_table(name):
-    """Create the table of a system in moto, of the shape that its template says."""
+@contextlib.contextmanager
+def on_moto(name):
+    """Give the function of a system as a module, on a table of moto of the shape that its template says."""
     table = template_of(name)["Resources"]["Table"]["Properties"]
     shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    boto3.client("dynamodb", "us-east-1").create_table(
-        TableName=name, **{part: table[part] for part in shape if part in table}
-    )
+    with mock_aws(), handler_of(name, {}) as module:
+        client = module.table.meta.client
+        client.create_table(TableName=name, **{part: table[part] for part in shape if part in table})
+        yield module
 
 
 def sender(module):
@@ -149,9 +151,7 @@ def system_stack(deployed_system):
 @pytest.fixture(scope="module")
 def loaded_system(request):
     """The function of a system as a module, on a table of moto; `system_events` empties it for each test."""
-    name = request.module.STACK
-    with mock_aws(), handler_of(name, {}) as module:
-        make_table(name)
+    with on_moto(request.module.STACK) as module:
         yield module
 
 

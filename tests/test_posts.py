@@ -86,7 +86,8 @@ def test_each_view_is_one_query(system_events, calls):
     assert calls == ["UpdateItem"]
 
 
-def test_a_user_and_all_their_posts_by_pages(system):
+def test_a_user_and_all_their_posts_by_pages(system_stack):
+    system = system_stack
     user, other = a_user(system), a_user(system)
     posts = []
     for n in range(250):
@@ -113,7 +114,8 @@ def test_pages_of_any_size_have_all(system, limit):
     assert [record["postId"] for page in pages for record in page] == [post, *posts][::-1]
 
 
-def test_posts_of_more_than_a_megabyte_are_all_there(system):
+def test_posts_of_more_than_a_megabyte_are_all_there(system_stack):
+    system = system_stack
     user = a_user(system)
     posts = [a_post(system, user, postText="x" * 10_000) for _ in range(150)]
     pages = list(system.pages(f"/users/{user}/posts?limit=1000"))
@@ -136,7 +138,8 @@ def test_only_posts_are_shown_as_posts(system):
         assert [record["commentId"] for page in pages for record in page] == [comment]
 
 
-def test_the_newest_published_posts_of_all_users(system):
+def test_the_newest_published_posts_of_all_users(system_stack):
+    system = system_stack
     users = [a_user(system, firstName=f"User {n}") for n in range(10)]
     posts = []
     for n in range(300):
@@ -163,7 +166,8 @@ def test_a_draft_is_not_among_the_newest(system):
         assert newest() == shown, "another change leaves it there"
 
 
-def test_a_comment_finds_its_post_at_once(system):
+def test_a_comment_finds_its_post_at_once(system_stack):
+    system = system_stack
     user = a_user(system)
     for _ in range(100):
         a_comment(system, a_post(system, user), user)

@@ -133,7 +133,6 @@ CURSORS = [
     "1",
     CURSOR[:-1],
     CURSOR + "0",
-    CURSOR.upper(),
     CURSOR.replace("_", ""),
     "_",
     CURSOR + "%00",
