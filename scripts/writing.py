@@ -71,8 +71,8 @@ WRITERS = {".jsonl": write_json, ".csv": write_csv, ".html": write_html}
 WRITERS |= {".htm": write_html}
 
 
-def save(path, lists):
-    """Write lists of records to a file, which is there only when it is complete; return how many."""
+def save(path, lists, what="links"):
+    """Write lists of records, which are `what`, to a file, which is there only when it is complete; return how many."""
     write = WRITERS.get(Path(path).suffix.lower())
     if not write:
         raise Stop(f"{path} must end in .jsonl, .csv or .html, which says the form to write.")
@@ -86,7 +86,7 @@ def save(path, lists):
             yield from page
 
     try:
-        with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=" links", disable=None) as bar:
+        with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=f" {what}", disable=None) as bar:
             try:
                 file.writelines(write(records(bar)))
             except BaseException:
