@@ -177,6 +177,12 @@ def uuid7():
     return str(uuid.UUID(f"{milliseconds:012x}7{rest * 4096 // 10**6:03x}{uuid.uuid4().hex[16:]}"))
 
 
+def new(item):
+    """Return an item as it is to be stored first."""
+    moment = now()
+    return item | {"createdAt": moment, "updatedAt": moment, "etag": uuid.uuid4().hex}
+
+
 def if_match(request):
     """Return the condition of a write that an item is there, and has an entity tag of If-Match, if that is sent.
 

@@ -16,7 +16,6 @@ posts have the attribute `list`, its key.
 import random
 import re
 import time
-import uuid
 
 from boto3.dynamodb.conditions import Key
 
@@ -26,7 +25,7 @@ from common import (
     check,
     found,
     if_match,
-    now,
+    new,
     reply_item,
     reply_list,
     require,
@@ -99,12 +98,6 @@ def record_of(item):
     return {name: item[name] for name in RECORD if name in item}
 
 
-def new(key, **values):
-    """Return a new item."""
-    moment = now()
-    return key | values | {"createdAt": moment, "updatedAt": moment, "etag": uuid.uuid4().hex}
-
-
 # --- Storage
 
 
@@ -116,21 +109,22 @@ def find(what, key):
 def transact(needed, *items):
     """Put these items if what is needed is there, a dict of what that is to its key; all is done, or nothing.
 
-    Error 404 for what is not there. Transactions that meet at an item refuse each other, so they are tried again.
+    Error 404 for what is not there. Transactions that meet at an item refuse each other, so that they are tried again,
+    which the SDK does not do (DynamoDB Developer Guide, "Transactions: How it works").
     """
     client, of, there = table.meta.client, {"TableName": table.name}, {"ConditionExpression": "attribute_exists(PK)"}
     parts = [{"ConditionCheck": {"Key": key, **there, **of}} for key in needed.values()]
     parts += [{"Put": {"Item": item, **of}} for item in items]
-    for attempt in range(5):
-        time.sleep(attempt * random.random() / 10)
+    for attempt in range(6):
         try:
             return client.transact_write_items(TransactItems=parts)
         except client.exceptions.TransactionCanceledException as failure:
             reasons = [reason["Code"] for reason in failure.response["CancellationReasons"]]
             for what, reason in zip(needed, reasons):
                 found(what, reason != "ConditionalCheckFailed")
-            if attempt == 4 or "TransactionConflict" not in reasons:
+            if attempt == 5 or "TransactionConflict" not in reasons:
                 raise
+        time.sleep(random.random() * 2**attempt / 20)
 
 
 def change(request, what, key, given):
@@ -163,7 +157,7 @@ def view(request, what, key, first, last, shown):
 def create_user(request):
     """POST /users: store a user."""
     user_id, given = uuid7(), check(request.json(), USER, needed=["firstName"])
-    item = new(user_key(user_id), userId=user_id, **given)
+    item = new(user_key(user_id) | {"userId": user_id} | given)
     table.put_item(Item=item)  # an id is made once
     return reply_item(request, 201, record_of(item), item["etag"], {"Location": f"{request.url}/{user_id}"})
 
@@ -204,7 +198,7 @@ def create_post(request):
     """POST /post: store a post, and that it is there, if there is the user."""
     post_id, given = uuid7(), check(request.json(), POST, needed=["userId", "postText"])
     user_id = given["userId"]
-    item = new(post_key(user_id, post_id), postId=post_id, **{"status": "published"} | given)
+    item = new(post_key(user_id, post_id) | {"postId": post_id, "status": "published"} | given)
     if item["status"] == "published":
         item["list"] = LIST
     transact({"user": user_key(user_id)}, item, marker_key(post_id) | {"userId": user_id})
@@ -234,7 +228,7 @@ def create_comment(request):
     """POST /comment: store a comment if there are the post and the user."""
     comment_id, given = uuid7(), check(request.json(), COMMENT, needed=COMMENT)
     post_id = given["postId"]
-    item = new(comment_key(post_id, comment_id), commentId=comment_id, **given)
+    item = new(comment_key(post_id, comment_id) | {"commentId": comment_id} | given)
     transact({"post": marker_key(post_id), "user": user_key(given["userId"])}, item)
     location = f"{request.url.removesuffix('comment')}post/{post_id}/comments"
     return reply_item(request, 201, record_of(item), item["etag"], {"Location": location})

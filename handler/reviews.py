@@ -16,7 +16,7 @@ from common import (
     check,
     found,
     if_match,
-    now,
+    new,
     reply,
     reply_item,
     reply_list,
@@ -76,17 +76,15 @@ def create_review(request):
     printable = key is None or re.fullmatch("[ -~]{1,128}", key)
     require(printable, "Idempotency-Key must have 1 to 128 printable ASCII characters.")
     review_id = str(uuid.uuid5(uuid.NAMESPACE_OID, key)) if key else uuid7()
-    item = {"id": review_id, "name": made_up(review_id)} | given
-    item["createdAt"] = item["updatedAt"] = now()
     # What was sent stays known: what is stored may be changed before the request is repeated.
-    hidden = {"list": LIST, "etag": uuid.uuid4().hex, "sent": str(uuid.uuid5(uuid.NAMESPACE_OID, to_json(given)))}
-    item |= hidden
-    new, there = write(table.put_item, item["etag"], Attr("id").not_exists(), Item=item)
-    if not new and there["sent"] != item["sent"]:
+    sent = str(uuid.uuid5(uuid.NAMESPACE_OID, to_json(given)))
+    item = new({"id": review_id, "name": made_up(review_id), "list": LIST, "sent": sent} | given)
+    done, there = write(table.put_item, item["etag"], Attr("id").not_exists(), Item=item)
+    if not done and there["sent"] != sent:
         raise Error(409, "This Idempotency-Key was used for another review.")
-    there = item if new else there
+    there = item if done else there
     location = {"Location": f"{request.url}/{review_id}"}
-    return reply_item(request, 201 if new else 200, record_of(there), there["etag"], location)
+    return reply_item(request, 201 if done else 200, record_of(there), there["etag"], location)
 
 
 def get_review(request, review_id):

@@ -432,14 +432,14 @@ def conflicts(system, monkeypatch, count):
 
 def test_transactions_that_meet_are_tried_again(system_events, monkeypatch):
     user = a_user(system_events)
-    sent = conflicts(system_events, monkeypatch, 4)
+    sent = conflicts(system_events, monkeypatch, 5)
     a_post(system_events, user)
-    assert len(sent) == 5 and len(system_events.items()) == 3
+    assert len(sent) == 6 and len(system_events.items()) == 3
 
 
 def test_transactions_that_always_meet_are_503(system_events, monkeypatch):
     user = a_user(system_events)
-    conflicts(system_events, monkeypatch, 5)
+    conflicts(system_events, monkeypatch, 6)
     refused = system_events.refuses(503, "The table is busy", "POST", "/post", {"userId": user, "postText": "Hello"})
     assert refused.headers["Retry-After"] == "1"
 
