@@ -179,15 +179,15 @@ def test_teardown_leaves_items_asks_about_objects_and_leaves_nothing_else(engine
 
 
 def test_a_bucket_or_a_queue_that_stays_is_listed(engine, tmp_path):
-    kept = tmp_path / "kept.yml"
+    kept = tmp_path / "stays.yml"
     text = ZOO.read_text().replace("AWS::SQS::Queue\n", "AWS::SQS::Queue\n    DeletionPolicy: Retain\n")
     kept.write_text(text.replace("Bucket\n    DeletionPolicy: Delete", "Bucket\n    DeletionPolicy: Retain"))
     succeeds(engine, "deploy", "--template", kept, folder=ROOT)
-    ids, s3 = resource_ids(engine, "kept"), client(engine, "s3")
+    ids, s3 = resource_ids(engine, "stays"), client(engine, "s3")
     s3.put_object(Bucket=ids["Bucket"], Key="a", Body=b"b")
     lines = succeeds(engine, "teardown", "--template", kept, folder=ROOT)
     left = [f"  AWS::S3::Bucket          {ids['Bucket']}", f"  AWS::SQS::Queue          {ids['Queue']}"]
-    assert (lines[0], lines[-4:-1]) == ("There are no items to export.", ["Left of stack kept:", *left])
+    assert (lines[0], lines[-4:-1]) == ("There are no items to export.", ["Left of stack stays:", *left])
     assert s3.get_object(Bucket=ids["Bucket"], Key="a")["Body"].read() == b"b", "what stays is not emptied"
     s3.delete_object(Bucket=ids["Bucket"], Key="a")
     s3.delete_bucket(Bucket=ids["Bucket"])
