@@ -178,7 +178,7 @@ def test_the_role_has_what_is_needed(engine, system_stack, action, request_):
 
 
 def test_access_iam_and_two_stacks_side_by_side(engine, system_stack):
-    assert is_closed(engine, STACK, "/pets", REX) == 1
+    assert is_closed(engine, STACK, ["/pets"] * 2, REX) == 1
     assert system_stack("GET", "/pets").json() == []
     with system_at(engine, STACK, "beside-pets", NEVER_THROTTLED | {"AllowedOrigin": "https://page.example"}) as beside:
         beside.origin = "https://page.example"
