@@ -180,7 +180,7 @@ def versions_of(bucket):
 def empty(bucket):
     """Delete all objects of a bucket, with all their versions; StackError if one stays."""
     print(f"Emptying bucket {bucket}", flush=True)
-    # What comes meanwhile goes too, as each time the first thousand is asked for.
+    # What comes meanwhile goes too, as each time the first thousand is asked for, as many as DeleteObjects takes.
     while page := next(versions_of(bucket)):
         objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in page]
         done = boto3.client("s3").delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
