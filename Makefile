@@ -31,7 +31,7 @@ run: .venv/installed  ## start the store and its page on this machine (TEMPLATE=
 		$(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
-	@$(bin)/pytest tests
+	@$(bin)/pytest -n 2 --dist loadfile tests
 
 check: .venv/tested  ## see that the templates are valid, complete and small enough, the code in form; write nothing
 	@$(bin)/python scripts/embed.py --check $(templates)
