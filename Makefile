@@ -31,7 +31,7 @@ run: .venv/installed  ## start the store and its page on this machine (TEMPLATE=
 		$(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
-	@$(bin)/pytest tests
+	@$(bin)/pytest -n 2 --dist loadfile tests
 
 check: .venv/tested  ## see that the templates are valid, complete and small enough, the code in form; write nothing
 	@$(bin)/python scripts/embed.py --check $(templates)
@@ -58,9 +58,9 @@ logs: .venv/installed  ## follow the logs of a stack on AWS (TEMPLATE= STACK=api
 teardown: .venv/installed  ## export the tables, then delete add-ons and stack on AWS (TEMPLATE= STACK=apidb EXPORT=no YES=1)
 	@$(bin)/python scripts/manage.py teardown $(stack) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
-import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
-	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
-		$(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
+import: .venv/installed  ## store the links of a file, table, server or URL (FILE=x API=URL DRY_RUN=1 MERGE=yes PRIVATE=yes SIGN=1)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) \
+		$(if $(call so,$(MERGE)),--merge) $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SIGN)),--sign)
 
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
