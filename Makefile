@@ -45,17 +45,17 @@ embed: .venv/installed  ## copy the handlers into the templates
 	@$(bin)/python scripts/embed.py $(templates)
 
 deploy: .venv/installed  ## create or update store and add-ons on AWS (STACK=apidb ADDONS=page PARAMETERS="Name=value" YES=1)
-	@$(bin)/python scripts/store.py deploy --stack $(STACK) --template $(TEMPLATE) $(addons) \
+	@$(bin)/python scripts/manage.py deploy --stack $(STACK) --template $(TEMPLATE) $(addons) \
 		$(if $(call so,$(YES)),--yes) $(PARAMETERS)
 
 status: .venv/installed  ## show how the store on AWS is, its add-ons, and its last errors (STACK=apidb)
-	@$(bin)/python scripts/store.py status --stack $(STACK)
+	@$(bin)/python scripts/manage.py status --stack $(STACK)
 
 logs: .venv/installed  ## follow the log of the store on AWS (STACK=apidb), until Ctrl-C
-	@$(bin)/python scripts/store.py logs --stack $(STACK)
+	@$(bin)/python scripts/manage.py logs --stack $(STACK)
 
 teardown: .venv/installed  ## export the links, then delete add-ons and store on AWS (STACK=apidb EXPORT=no)
-	@$(bin)/python scripts/store.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
+	@$(bin)/python scripts/manage.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
 import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
 	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \

@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-import stack
-import store
+import addons
+import manage
+from show import show
+from stack import StackError
 
 # Without -P its modules would be looked for among these scripts.
 ENGINE = [sys.executable, "-P", str(Path(__file__).with_name("guard.py"))]
@@ -146,26 +148,26 @@ def main():
     parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
     parser.add_argument(
-        "--addon", action="append", default=[], help=f"deploy this add-on too ({', '.join(store.ADDONS)})"
+        "--addon", action="append", default=[], help=f"deploy this add-on too ({', '.join(addons.ADDONS)})"
     )
     parser.add_argument("--yes", action="store_true", help="update without asking, even if links or URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
     options = parser.parse_intermixed_args()
     if not 0 < options.port < 65536:
         parser.error(f"A port is a number from 1 to 65535, not {options.port}.")
-    stack.stop_in_order()
+    manage.stop_in_order()
     try:
         with only_one(options.state) as lock, engine(options.port, options.state.resolve(), lock) as running:
             os.environ.clear()
             os.environ.update(running.settings)
-            parameters = stack.pairs(options.parameters)
-            stack.show(store.deploy(options.stack, options.template, options.addon, parameters, options.yes))
+            parameters = manage.pairs(options.parameters)
+            show(addons.deploy(options.stack, options.template, options.addon, parameters, options.yes))
             print(f"Ctrl-C stops it. The links stay in {options.state} for the next time.", flush=True)
             running.process.wait()
             raise EngineError("The local engine has ended by itself.")
     except KeyboardInterrupt:
         print("\nStopped.")
-    except (EngineError, stack.StackError, ClientError, BotoCoreError, OSError) as error:
+    except (EngineError, StackError, ClientError, BotoCoreError, OSError) as error:
         sys.exit(str(error))
 
 

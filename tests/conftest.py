@@ -25,7 +25,7 @@ import cost
 import local
 import stack
 
-pytest_plugins = ["stacks"]
+pytest_plugins = ["exchange", "stacks"]
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
