@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 # --- Settings
 
-# Three attempts of at most 3 s, and the waits between, fit into the function's 25 s.
+# Three attempts of at most 3 s, and the waits between; the function has 25 s.
 config = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard"})
 table = boto3.resource("dynamodb", config=config).Table(os.environ["TABLE"])
 
@@ -233,8 +233,11 @@ def must_be_done(done, item, what):
 def dispatch(request, methods, names):
     """Return the answer of the method of a route. HEAD is GET without a body (RFC 9110, 9.3.2).
 
-    What a page may send is all: there * does not stand for Authorization (Fetch, "CORS protocol and credentials").
+    A method that a header names is none: API Gateway may follow it after it has looked for a signature, which OPTIONS
+    needs not. What a page may send is all; * does not stand for Authorization (Fetch, "CORS non-wildcard
+    request-header name").
     """
+    require("x-http-method-override" not in request.headers, "X-HTTP-Method-Override is not taken.")
     allowed = ", ".join([*methods, *["HEAD"] * ("GET" in methods), "OPTIONS"])
     if request.method == "OPTIONS":
         cors = {"Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*, Authorization"}

@@ -92,7 +92,7 @@ USER = {"firstName": (text, 100), "lastName": (text, 100), "profilePicture": (ur
 POST = {"userId": (identifier, ID), "postText": (text, 10_000), "postImage": (url, 2048)}
 POST |= {"status": (one_of, ["published", "draft"])}
 COMMENT = {"postId": (identifier, ID), "userId": (identifier, ID), "commentText": (text, 2000)}
-RECORD = dict.fromkeys([*COMMENT, "commentId", *USER, *POST, "createdAt", "updatedAt"])
+RECORD = dict.fromkeys(["userId", "postId", "commentId", *USER, *POST, *COMMENT, "createdAt", "updatedAt"])
 
 
 def record_of(item):

@@ -146,13 +146,13 @@ def import_lines(imports, code):
         names = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
         line = f"from {module} import {', '.join(names)}\n" if module else f"import {place}\n"
         blocks[place.split(".")[0] in sys.stdlib_module_names] += line
-    return "\n".join(blocks.values())
+    return "\n".join(filter(None, blocks.values()))
 
 
 def with_shared(code, folder):
     """Return Python code before which stands what it imports from a module beside it, and all that that needs.
 
-    Code that imports nothing so is returned as it is.
+    Code that imports nothing so is returned as it is. ValueError for what the module does not have.
     """
     imports, own = statements(code)
     beside = {module for module, _ in imports if module and (folder / f"{module}.py").exists()}
@@ -161,13 +161,16 @@ def with_shared(code, folder):
     (module,) = beside  # of more than one the order would have to be found
     more, there = statements(concise((folder / f"{module}.py").read_bytes().decode()))
     wanted = {name for place, name in imports if place == module}
+    missing = wanted.difference(*(each.binds() for each in there))
+    if missing:
+        raise ValueError(f"{folder / module}.py has no {', '.join(sorted(missing))}.")
     body, banner = "", ""
     for each in needed(wanted, there) + own:
         # What is for the formatter is of no use where nothing is formatted.
         text = re.sub(r"^# fmt: o(n|ff)\n", "", each.text, flags=re.M)
         body += (f"\n\n{each.banner}" if each.banner != banner else "") + text
         banner = each.banner
-    return import_lines(more + [each for each in imports if each[0] != module], body) + body
+    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body.lstrip()
 
 
 def with_sources(template):

@@ -275,7 +275,7 @@ def outputs(engine, name):
 
 
 def key_of(engine, name):
-    """Return the API key of a stack, as the README says how to read it."""
+    """Return the API key of a stack, as docs/access.md says how to read it."""
     key_id = outputs(engine, name)["ApiKeyId"]
     command = f"apigateway get-api-key --api-key {key_id} --include-value --query value"
     return aws(engine, *command.split())

@@ -1191,7 +1191,7 @@ def store_until_refused(client, path, start, told):
 
 
 def test_a_kill_loses_what_came_since_the_last_save(monkeypatch, tmp_path):
-    """So says the README."""
+    """So says docs/local.md."""
     port = free_port()
 
     def link(number):
