@@ -38,7 +38,7 @@ except ModuleNotFoundError:
 UPLOADS, THUMBNAILS = "uploads/", "thumbnails/"
 SIDES = {"large": 1280, "medium": 480, "small": 160}  # the longest side in pixels, from large to small
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
-MOST_PIXELS = 50_000_000
+MOST_PIXELS, MOST_SIDE = 50_000_000, 65_535  # what JPEG has; each row takes memory too
 MOST_SECONDS = 20  # of CPU
 # What costs time each time that it comes, and a photo has a few of: passes over all pixels
 # ("Two Issues with the JPEG Standard", libjpeg-turbo.org), and metadata that is joined or inflated.
@@ -79,11 +79,14 @@ def opened(data, content_type):
         raise Invalid(f"The image repeats a part more than {MOST_REPEATED} times.")
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns of more, and refuses more than twice as many
     try:
-        return Image.open(BytesIO(data), formats=[FORMATS[content_type]])
+        image = Image.open(BytesIO(data), formats=[FORMATS[content_type]])
     except UnidentifiedImageError:
         raise Invalid(f"The bytes are not {content_type}.") from None
     except Image.DecompressionBombError:
         raise Invalid(f"The image has more than {MOST_PIXELS:,} pixels.") from None
+    if max(image.size) > MOST_SIDE:
+        raise Invalid(f"A side of the image has more than {MOST_SIDE:,} pixels.")
+    return image
 
 
 def upright(image):

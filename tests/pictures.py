@@ -117,6 +117,11 @@ HOSTILE = {
     "PNG of 60,000 x 60,000": (PNG, lambda: png(60_000, 60_000, BLACK), TOO_LARGE),
     "PNG of 10,000 x 10,000": (PNG, lambda: png(10_000, 10_000, BLACK), TOO_LARGE),
     "PNG of 2^31 - 1 squared": (PNG, lambda: png(2**31 - 1, 2**31 - 1, BLACK), TOO_LARGE),
+    "PNG of 1 x 49,999,999": (
+        PNG,
+        lambda: png(1, 49_999_999, pixels(b"\0", 49_999_999), colour=0),
+        "A side of the image has more than 65,535 pixels.",
+    ),
     "JPEG of 65,500 x 65,500": (
         JPEG,
         lambda: SMALL.replace(struct.pack(">HH", 30, 40), struct.pack(">HH", 65500, 65500)),
@@ -179,7 +184,6 @@ ODD = {
     "animated PNG": (PNG, lambda: encoded(plain(300, 200), "PNG", save_all=True, append_images=[plain(300, 200)])),
     "more data than pixels": (PNG, lambda: png(40, 30, chunk(b"IDAT", inflates()))),
     "800,000 chunks of nothing": (PNG, lambda: png(40, 30, chunk(b"IDAT") * 800_000, BLACK)),
-    "1 x 49,999,999": (PNG, lambda: png(1, 49_999_999, pixels(b"\0", 49_999_999), colour=0)),
     "65,500 x 1": (JPEG, lambda: encoded(plain(65_500, 1), "JPEG")),
     "1 x 1": (PNG, lambda: encoded(plain(1, 1), "PNG")),
 }
