@@ -265,7 +265,11 @@ def before(pipeline):
 
     def register(service, operation, *actions):
         left = list(actions)
-        act = lambda **_: left.pop(0)() if left else None
+
+        def act(**_):  # what it returned would be taken for the answer
+            if left:
+                left.pop(0)()
+
         clients[service].meta.events.register(f"before-call.{service}.{operation}", act)
         registered.append((service, operation, act))
 
