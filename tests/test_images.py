@@ -13,9 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import httpx
 import pytest
+from botocore.credentials import Credentials
+from moto import mock_aws
 from PIL import Image
 
-from conftest import NEVER_THROTTLED, ROOT, aws, outputs, proxy_response, recorded, resource_ids
+import stack
+from conftest import NEVER_THROTTLED, ROOT, outputs, proxy_response, recorded, resource_ids
+from conftest import create as deploy
 from pictures import HOSTILE, JPEG, PNG, encoded, photo, plain
 from stacks import (
     CREDENTIALS,
@@ -26,9 +30,13 @@ from stacks import (
     is_cors,
     sender,
     system_at,
+    template_of,
     without,
 )
+from test_access import signed
 from test_races import at_once, winner
+from test_readme import shell, variable
+from test_stacks import UUID, run, section
 
 STACK = "images"
 SETTINGS = {"BUCKET": "bucket", "UPLOAD_SECONDS": "300"}
@@ -61,12 +69,12 @@ def here(engine, system_stack, storage):
 
     The engine starts a process for each request that comes while others are under way.
     """
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as loaded:
 
         def load(name):
             settings = {"AWS_ENDPOINT_URL": engine.settings["AWS_ENDPOINT_URL"], "TABLE": system_stack.table.name}
             settings |= {"BUCKET": storage.name, "UPLOAD_SECONDS": "300"}
-            return stack.enter_context(handler_of(name, settings))
+            return loaded.enter_context(handler_of(name, settings))
 
         yield load
 
@@ -524,7 +532,7 @@ def test_what_fails_three_times_waits_in_the_queue_and_can_be_tried_again(engine
     assert uploaded(system_stack, data)["status"] == "published"
     (command,) = re.findall(r"^aws s3 cp .*$", (ROOT / "stacks" / "README.md").read_text(), re.M)
     before = keys(storage)
-    aws(engine, *command.replace("BUCKET", storage.name).split()[1:])
+    shell(engine, command.replace("BUCKET", storage.name))
     polled.append(seen(system_stack, created["id"], STATUSES[2:])[0]["status"])
     assert polled == STATUSES[:3]
     assert keys(storage) == sorted({*before, *objects_of(created["id"])}), "what was published is as it was"
@@ -581,3 +589,171 @@ def test_the_function_needs_each_action_of_its_role(engine, system_stack, storag
             FunctionName=resource_ids(engine, "tests-images")["Thumbnails"], Payload=json.dumps(event)
         )
     assert answer.get("FunctionError") and "AccessDenied" in answer["Payload"].read().decode()
+
+
+# --- The template
+
+
+def of_kind(kind):
+    return {name: each for name, each in template_of("images")["Resources"].items() if each["Type"] == f"AWS::{kind}"}
+
+
+def test_the_bucket_is_closed_and_tells_of_uploads_only():
+    """The local engine leaves some of this out."""
+    (bucket,) = of_kind("S3::Bucket").values()
+    properties = bucket["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    (cors,) = properties["CorsConfiguration"]["CorsRules"]
+    assert (cors["AllowedOrigins"], cors["AllowedMethods"]) == ([{"Ref": "AllowedOrigin"}], ["GET", "PUT"])
+    (rule,) = properties["LifecycleConfiguration"]["Rules"]
+    assert rule == {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    (told,) = properties["NotificationConfiguration"]["LambdaConfigurations"]
+    assert (told["Event"], told["Function"]) == ("s3:ObjectCreated:*", {"Fn::GetAtt": ["Thumbnails", "Arn"]})
+    assert told["Filter"] == {"S3Key": {"Rules": [{"Name": "prefix", "Value": "uploads/"}]}}
+    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Delete", "Retain")
+    assert "BucketName" not in properties and bucket["DependsOn"] == "EventPermission"
+
+
+def test_only_buckets_of_the_account_call_the_function():
+    permission = template_of("images")["Resources"]["EventPermission"]["Properties"]
+    assert permission == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": {"Ref": "Thumbnails"},
+        "Principal": "s3.amazonaws.com",
+        "SourceAccount": {"Ref": "AWS::AccountId"},
+    }
+
+
+def test_failures_go_to_a_queue():
+    resources = template_of("images")["Resources"]
+    retries, queue = resources["ThumbnailsRetries"]["Properties"], resources["FailedEvents"]["Properties"]
+    assert retries["FunctionName"] == {"Ref": "Thumbnails"} and retries["MaximumRetryAttempts"] == 2
+    assert retries["DestinationConfig"] == {"OnFailure": {"Destination": {"Fn::GetAtt": ["FailedEvents", "Arn"]}}}
+    assert queue == {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True}
+
+
+def test_what_waits_for_its_upload_expires():
+    table = template_of("images")["Resources"]["Table"]["Properties"]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
+
+
+def test_the_layer_is_there_only_if_it_is_given():
+    function = template_of("images")["Resources"]["Thumbnails"]["Properties"]
+    assert function["Layers"] == {"Fn::If": ["HasPillowLayer", [{"Ref": "PillowLayer"}], {"Ref": "AWS::NoValue"}]}
+    pattern = template_of("images")["Parameters"]["PillowLayer"]["AllowedPattern"]
+    for arn in (
+        "",
+        "arn:aws:lambda:eu-central-1:123456789012:layer:pillow:1",
+        "arn:aws-cn:lambda:cn-north-1:123456789012:layer:p:1",
+    ):
+        assert re.fullmatch(pattern, arn)
+    for arn in ("pillow", "arn:aws:lambda:eu-central-1:123456789012:layer:pillow"):
+        assert not re.fullmatch(pattern, arn), "the ARN is that of a version"
+
+
+def test_the_roles_have_what_is_used_and_no_more():
+    """That each of it is used, the tests above show by taking it out. The API cannot read uploads, the decoder no table."""
+    resources, allowed = template_of("images")["Resources"], {}
+    for name, each in {**of_kind("IAM::Role"), **of_kind("IAM::Policy")}.items():
+        properties = each["Properties"]
+        (role,) = [role["Ref"] for role in properties.get("Roles", [])] or [name]
+        policies = properties.get("Policies", [properties])
+        assert "ManagedPolicyArns" not in properties
+        for statement in (statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]):
+            (on,) = statement["Resource"].values()
+            on = on if isinstance(on, str) else ".".join(on)
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            allowed.setdefault(role, set()).update((action, on) for action in actions)
+    logs = lambda group: {("logs:CreateLogStream", f"{group}.Arn"), ("logs:PutLogEvents", f"{group}.Arn")}
+    uploads, thumbnails = "${Bucket.Arn}/uploads/*", "${Bucket.Arn}/thumbnails/*"
+    assert allowed == {
+        "Role": logs("LogGroup")
+        | {(f"dynamodb:{action}", "Table.Arn") for action in ("PutItem", "GetItem", "DeleteItem")}
+        | {("s3:PutObject", uploads), ("s3:DeleteObject", uploads)}
+        | {("s3:GetObject", thumbnails), ("s3:DeleteObject", thumbnails)},
+        "ThumbnailsRole": logs("ThumbnailsLogGroup")
+        | {("dynamodb:UpdateItem", "Table.Arn"), ("sqs:SendMessage", "FailedEvents.Arn")}
+        | {("s3:GetObject", uploads), ("s3:DeleteObject", uploads)}
+        | {("s3:PutObject", thumbnails), ("s3:DeleteObject", thumbnails)},
+    }
+    assert resources["Function"]["Properties"]["Role"] == {"Fn::GetAtt": ["Role", "Arn"]}
+    assert resources["Thumbnails"]["Properties"]["Role"] == {"Fn::GetAtt": ["ThumbnailsRole", "Arn"]}
+
+
+def test_both_functions_know_the_same_sizes():
+    with mock_aws(), handler_of("images", SETTINGS) as api, handler_of("thumbnails", {}) as thumbnails:
+        assert sorted(api.SIZES) == sorted(thumbnails.SIDES)
+        assert set(api.TYPES.values()) == set(thumbnails.FORMATS)
+
+
+# --- The README
+
+
+SIGNED_URL = re.compile(r"https?://[^\s\"']+X-Amz-Signature=[0-9a-f]+")
+
+
+def test_the_transcript_is_what_happens(engine, curl, tmp_path):
+    """What is printed with a status is asked for until it is so."""
+    deploy(engine, "readme-images", "stacks/images.yml", {})
+    url = stack.reachable(outputs(engine, "readme-images")["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
+    (transcript,) = re.findall(r"^```console\n(.*?)^```", section("images"), re.M | re.S)
+    steps = re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", transcript, re.M)
+    assert len(steps) == transcript.count("$ curl") == 9
+    here = {}  # what ids and URLs of the README are here
+    of = lambda text: UUID.sub(
+        lambda found: here.get(found[0], found[0]), SIGNED_URL.sub(lambda found: here.get(found[0], found[0]), text)
+    )
+    plain_text = lambda text: variable(SIGNED_URL.sub("URL", text))
+    status = lambda text: re.findall('"status": "(.*?)"', text)
+    for command, printed in steps:
+        command = of(command).replace("small.png", str(tmp_path / "small.png"))
+        answer = run(engine, url, command)
+        while status(answer) != status(printed):
+            assert STATUSES.index(status(answer)[0]) < STATUSES.index(status(printed)[0])
+            answer = run(engine, url, command)
+        for kind in (UUID, SIGNED_URL):
+            here |= dict(zip(kind.findall(printed), kind.findall(answer), strict=True))
+        assert plain_text(answer) == plain_text(of(printed)), command
+    with Image.open(tmp_path / "small.png") as small:
+        assert (small.format, small.size) == ("PNG", (160, 135))
+
+
+def test_what_the_template_says_to_try_works(engine, curl):
+    deploy(engine, "try-images", "stacks/images.yml", {})
+    url = stack.reachable(outputs(engine, "try-images")["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
+    printed = run(engine, url, template_of("images")["Metadata"]["Try"])
+    assert json.loads(printed)["status"] in STATUSES[:3]
+
+
+def test_routes_are_documented():
+    documented = set(re.findall(r"^\| `([A-Z]+ /\S*)` \|", section("images"), re.M))
+    with mock_aws(), handler_of("images", SETTINGS) as module:
+        assert documented == {f"{method} {route}" for route, methods in module.ROUTES.items() for method in methods}
+
+
+def test_the_bucket_is_emptied_as_the_readme_says(engine, system_stack, storage):
+    uploaded(system_stack, encoded(plain(60, 40), "PNG"))
+    (command,) = re.findall(r"^aws s3 rm .*$", (ROOT / "stacks" / "README.md").read_text(), re.M)
+    shell(engine, command.replace("BUCKET", storage.name))
+    assert keys(storage) == []
+
+
+# --- Who may call
+
+
+def test_with_iam_only_who_signs_is_answered(engine):
+    with system_at(engine, "images", "iam-images", NEVER_THROTTLED | {"Access": "iam"}) as system:
+        user, body = Credentials("test", "test"), json.dumps(GOOD)
+        refused = system("POST", "/images", body)
+        assert (refused.status_code, refused.json()["Error"][:24]) == (403, "API Gateway refused this")
+        answer = system("POST", "/images", body, signed(system, user, "POST", "/images", GOOD))
+        assert answer.status_code == 201 and len(system.items()) == 1
+        path = f"/images/{answer.json()['id']}"
+        for method, status in (("GET", 200), ("DELETE", 204)):
+            assert system(method, path).status_code == 403
+            assert system(method, path, headers=signed(system, user, method, path, None)).status_code == status
+        assert system.items() == []
