@@ -50,12 +50,14 @@ s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=5, retries
 # --- Images
 
 
+# Why bytes are not an image that is published, as a sentence.
 class Invalid(Exception):
-    """Why bytes are not an image that is published, as a sentence."""
+    pass
 
 
+# The time for decoding is over. It is no Exception, as Pillow catches those here and there.
 class TooLong(BaseException):
-    """The time for decoding is over. It is no Exception, which Pillow catches here and there."""
+    pass
 
 
 @contextlib.contextmanager
