@@ -83,6 +83,12 @@ def text(name, value, most):
     return value
 
 
+def number(name, value, most):
+    """Return a whole number from 1."""
+    require(type(value) is int and 1 <= value <= most, f"{name} must be a whole number from 1 to {most}.")
+    return value
+
+
 def check(given, fields, needed=()):
     """Return the members of a body that are given or needed as they are to be stored.
 
@@ -164,6 +170,8 @@ def reply_list(request, records, limit, cursor):
 
 
 # --- Storage
+
+ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # a UUID, as uuid writes it
 
 
 def now():
