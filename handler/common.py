@@ -72,14 +72,18 @@ def error_of(failure):
 
 # --- Checks of what comes in
 
-UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
 
 def text(name, value, most):
     """Return text that is not blank, without what UTF-8 cannot hold; tabs and ends of lines are fine."""
     bad = "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
     fits = isinstance(value, str) and value.strip() and len(value) <= most and not re.search(bad, value)
     require(fits, f"{name} must be a string of 1 to {most} characters, not blank, without control characters.")
+    return value
+
+
+def number(name, value, most):
+    """Return a whole number from 1."""
+    require(type(value) is int and 1 <= value <= most, f"{name} must be a whole number from 1 to {most}.")
     return value
 
 
@@ -164,6 +168,8 @@ def reply_list(request, records, limit, cursor):
 
 
 # --- Storage
+
+ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # a UUID, as uuid writes it
 
 
 def now():

@@ -56,11 +56,11 @@ def handler_of(name, settings):
 
 
 @contextlib.contextmanager
-def on_moto(name):
+def on_moto(name, settings={}):
     """Give the function of a system as a module, on a table of moto of the shape that its template says."""
     table = template_of(name)["Resources"]["Table"]["Properties"]
     shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    with mock_aws(), handler_of(name, {}) as module:
+    with mock_aws(), handler_of(name, settings) as module:
         client = module.table.meta.client
         client.create_table(TableName=name, **{part: table[part] for part in shape if part in table})
         yield module
@@ -151,7 +151,7 @@ def system_stack(deployed_system):
 @pytest.fixture(scope="module")
 def loaded_system(request):
     """The function of a system as a module, on a table of moto; `system_events` empties it for each test."""
-    with on_moto(request.module.STACK) as module:
+    with on_moto(request.module.STACK, getattr(request.module, "SETTINGS", {})) as module:
         yield module
 
 
@@ -199,23 +199,30 @@ def system(request):
 
 
 @contextlib.contextmanager
-def without(engine, stack_name, action):
-    """Take an action out of the role of a stack's function while the block runs."""
+def without(engine, stack_name, action, role="Role", resource=""):
+    """Take an action out of a role of a stack while the block runs; only on ARNs with this in them, if so."""
     iam = boto3.client("iam", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
-    role = resource_ids(engine, stack_name)["Role"]
-    (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    policy = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-    left = json.loads(json.dumps(policy))
-    for statement in left["Statement"]:
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        statement["Action"] = [each for each in actions if each != action]
-    left["Statement"] = [statement for statement in left["Statement"] if statement["Action"]]
-    assert left != policy, action
-    iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(left))
+    role, before = resource_ids(engine, stack_name)[role], {}
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        before[name] = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    after = json.loads(json.dumps(before))
+    for policy in after.values():
+        for statement in policy["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            if resource in statement["Resource"]:
+                statement["Action"] = [each for each in actions if each != action]
+        policy["Statement"] = [statement for statement in policy["Statement"] if statement["Action"]]
+    assert after != before, action
+
+    def put(policies):
+        for name, policy in policies.items():
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+
+    put(after)
     try:
         yield
     finally:
-        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+        put(before)
 
 
 def fails_inside(answer):
