@@ -72,8 +72,6 @@ def error_of(failure):
 
 # --- Checks of what comes in
 
-UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
 
 def text(name, value, most):
     """Return text that is not blank, without what UTF-8 cannot hold; tabs and ends of lines are fine."""
@@ -249,8 +247,8 @@ def changed(what, done, item):
 def dispatch(request, methods, names):
     """Return the answer of the method of a route. HEAD is GET without a body (RFC 9110, 9.3.2).
 
-    A method that a header names is none: API Gateway may follow it after it has looked for a signature, which OPTIONS
-    needs not. What a page may send is all; * does not stand for Authorization (Fetch, "CORS non-wildcard
+    No method is taken from a header: API Gateway may do that after it has looked for a signature, which OPTIONS does
+    not need. A page may send all headers; * does not stand for Authorization (Fetch, "CORS non-wildcard
     request-header name").
     """
     require("x-http-method-override" not in request.headers, "X-HTTP-Method-Override is not taken.")

@@ -14,8 +14,6 @@ from common import Error, check, number, reply_item, reply_list, respond, table,
 
 MOST = 2**53 - 1
 ID = "[1-9][0-9]{0,15}"
-
-
 FIELDS = {"id": (number, MOST), "name": (text, 100)}
 
 

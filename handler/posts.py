@@ -20,7 +20,7 @@ import time
 from boto3.dynamodb.conditions import Key
 
 from common import (
-    UUID,
+    ID,
     changed,
     check,
     found,
@@ -44,7 +44,7 @@ LIST = "published"
 def key_of(owner, owner_id, kind, kind_id):
     """Return the key of an item; Error 404 for an id that this API has not made."""
     for each in (owner_id, kind_id):
-        found(owner.lower(), re.fullmatch(UUID, each))
+        found(owner.lower(), re.fullmatch(ID, each))
     return {"PK": f"{owner}#{owner_id}", "SK": f"{kind}#{kind_id}"}
 
 
@@ -87,9 +87,9 @@ def identifier(name, value, pattern):
 
 # For each member its rule, and the limit of that.
 USER = {"firstName": (text, 100), "lastName": (text, 100), "profilePicture": (url, 2048)}
-POST = {"userId": (identifier, UUID), "postText": (text, 10_000), "postImage": (url, 2048)}
+POST = {"userId": (identifier, ID), "postText": (text, 10_000), "postImage": (url, 2048)}
 POST |= {"status": (one_of, ["published", "draft"])}
-COMMENT = {"postId": (identifier, UUID), "userId": (identifier, UUID), "commentText": (text, 2000)}
+COMMENT = {"postId": (identifier, ID), "userId": (identifier, ID), "commentText": (text, 2000)}
 RECORD = ["userId", "postId", "commentId", *USER, *POST, *COMMENT, "createdAt", "updatedAt"]
 
 
@@ -185,7 +185,7 @@ def list_user_posts(request, user_id):
 
 def list_posts(request):
     """GET /post: a page of the published posts of all users, newest first."""
-    limit, start = request.page(f"({UUID})_({UUID})")
+    limit, start = request.page(f"({ID})_({ID})")
     after = {"ExclusiveStartKey": post_key(start[2], start[1]) | {"list": LIST}} if start else {}
     newest = {"IndexName": "newest", "ScanIndexForward": False}
     page = table.query(KeyConditionExpression=Key("list").eq(LIST), Limit=limit, **newest, **after)

@@ -10,7 +10,7 @@ import uuid
 from boto3.dynamodb.conditions import Attr, Key
 
 from common import (
-    UUID,
+    ID,
     Error,
     changed,
     check,
@@ -46,7 +46,7 @@ def record_of(item):
 
 def key_of(review_id):
     """Return the key of an item; Error 404 if it can be none."""
-    found("review", re.fullmatch(UUID, review_id))
+    found("review", re.fullmatch(ID, review_id))
     return {"id": review_id}
 
 
@@ -61,7 +61,7 @@ def made_up(review_id):
 
 def list_reviews(request):
     """GET /reviews: a page of reviews, newest first."""
-    limit, start = request.page(f"([0-9T:.-]{{23}}Z)_({UUID})")
+    limit, start = request.page(f"([0-9T:.-]{{23}}Z)_({ID})")
     after = {"ExclusiveStartKey": {"list": LIST, "createdAt": start[1], "id": start[2]}} if start else {}
     newest = {"IndexName": "newest", "ScanIndexForward": False}
     page = table.query(KeyConditionExpression=Key("list").eq(LIST), Limit=limit, **newest, **after)
