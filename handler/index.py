@@ -45,9 +45,15 @@ from botocore.httpsession import URLLib3Session
 
 # --- Settings
 
-names = "ACCESS ALLOWED_ORIGIN COUNT_VISITS STACK STACK_ID TABLE VERSION".split()
-ACCESS, ALLOWED_ORIGIN, COUNT_VISITS, STACK, STACK_ID, TABLE, VERSION = map(os.environ.get, names)
-ENDPOINT = next(filter(None, map(os.environ.get, ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "ENDPOINT"))))
+# The template gives each of these; without one the function does not start.
+ACCESS = os.environ["ACCESS"]
+ALLOWED_ORIGIN = os.environ["ALLOWED_ORIGIN"]
+COUNT_VISITS = os.environ["COUNT_VISITS"]
+STACK = os.environ["STACK"]
+STACK_ID = os.environ["STACK_ID"]
+TABLE = os.environ["TABLE"]
+VERSION = os.environ["VERSION"]
+ENDPOINT = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL") or os.environ["ENDPOINT"]
 
 OWNER = "everyone"  # the one partition of the indexes
 BODY_CHARACTERS = 262_144  # a record with all that it can have takes less, in each encoding of JSON
@@ -109,30 +115,31 @@ def tags(name, value, most):
     return list(dict.fromkeys(value))
 
 
-def moment(name, value, tense):
-    """Return a datetime of RFC 3339 text, which must be in the past or the future if a tense says so."""
+def moment(name, value):
+    """Return a datetime, in UTC, of RFC 3339 text."""
     shape = r"(?a)\d{4}(-\d\d){2}T\d\d(:\d\d){2}(\.\d+)?(Z|[+-]\d\d:[0-5]\d)"
     try:
-        when = datetime.fromisoformat(re.fullmatch(shape, value)[0]).astimezone(timezone.utc)
+        return datetime.fromisoformat(re.fullmatch(shape, value)[0]).astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
         raise BadRequest(f"{name} must be a date and time like 2030-12-31T23:59:59Z.") from None
-    is_past = when <= datetime.now(timezone.utc)
-    require(tense in (None, "past" if is_past else "future"), f"{name} must be in the {tense}.")
-    return when
 
 
 def rfc3339(when):
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def timestamp(name, value, tense):
-    """Return the time in UTC as a record has it."""
-    return rfc3339(moment(name, value, tense))
+def past(name, value):
+    """Return a time that has been, as a record has it."""
+    when = moment(name, value)
+    require(when <= datetime.now(timezone.utc), f"{name} must be in the past.")
+    return rfc3339(when)
 
 
-def seconds(name, value, tense):
-    """Return the time in whole seconds since 1970, which is what DynamoDB's TTL takes."""
-    return int(moment(name, value, tense).replace(microsecond=0).timestamp())
+def future(name, value):
+    """Return a time to come in whole seconds since 1970, which is what DynamoDB's TTL takes."""
+    when = moment(name, value)
+    require(when > datetime.now(timezone.utc), f"{name} must be in the future.")
+    return int(when.replace(microsecond=0).timestamp())
 
 
 def number(name, value, most):
@@ -141,18 +148,22 @@ def number(name, value, most):
     return int(value)
 
 
-# What may be said of a link besides its URL: the rule and the limit of a field.
-FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (seconds, "future")}
+# What may be said of a link besides its URL: the rule of a field, and the limit if it has one.
+FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (future,)}
 # What a new link may bring along from where it was before.
-NEW = FIELDS | {"created_at": (timestamp, "past"), "visits": (number, 10**15), "visited_at": (timestamp, "past")}
+NEW = FIELDS | {"created_at": (past,), "visits": (number, 10**15), "visited_at": (past,)}
 RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS, "visits", "visited_at")
 
 
-def check(given, fields):
-    """Return the fields of a body as they are to be stored."""
-    for name in given:
-        require(name in fields, f"{name[:64]!r} cannot be set; {', '.join(['link', *fields])} can.")
-    return {name: fields[name][0](name, value, fields[name][1]) for name, value in given.items()}
+def check(body, fields):
+    """Return what a body has besides the link as it is to be stored: these fields, by their rules."""
+    checked = {}
+    for name, value in body.items():
+        require(name in ("link", *fields), f"{name[:64]!r} cannot be set; {', '.join(['link', *fields])} can.")
+        if name != "link":
+            rule, *limit = fields[name]
+            checked[name] = rule(name, value, *limit)
+    return checked
 
 
 def canonical(link):
@@ -163,31 +174,37 @@ def canonical(link):
     where browsers would take it for a slash, and go to another host.
     """
     given = text("link", link, LINK_BYTES)
-    link = given.strip()
-    bad = re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", link)
+    trimmed = given.strip()
+    bad = re.search(r"[\x7f-\x9f]", given) or re.search(r"\s", trimmed)
     require(not bad, "link must not contain white space or control characters; a space is %20.")
-    parts = re.fullmatch(r"(?ai)(https?)://([^/?#]*)(.*)", link)
+    parts = re.fullmatch(r"(?ai)(https?)://([^/?#]*)(.*)", trimmed)
     require(parts, "link must be an absolute URL that starts with http:// or https://.")
     scheme, authority, rest = parts[1].lower(), parts[2], parts[3]
-    user, at, place = authority.rpartition("@")
-    place = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(:[0-9]*)?", place)
+    user, at, host_and_port = authority.rpartition("@")
+    named = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][<>\\^|:]+)(:[0-9]*)?", host_and_port)
+    valid = named and "\\" not in user
     try:
-        port = urlsplit(link).port
-        if place and place[1].startswith("["):
-            ipaddress.IPv6Address(place[1][1:-1])
+        port = urlsplit(trimmed).port
+        if valid and named[1].startswith("["):
+            ipaddress.IPv6Address(named[1][1:-1])
     except ValueError:  # or characters that browsers turn into a / or an @
-        place = None
-    require(place and "\\" not in user, "link must have a valid host after the //, and a port up to 65535 if any.")
-    port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else place[2]
-    link = f"{scheme}://{user}{at}{place[1].lower()}{port}{rest if rest != '/' else ''}"
-    size = len(link.encode())
+        valid = False
+    require(valid, "link must have a valid host after the //, and a port up to 65535 if any.")
+    kept_port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else named[2]
+    url = f"{scheme}://{user}{at}{named[1].lower()}{kept_port}{rest if rest != '/' else ''}"
+    size = len(url.encode())
     require(size <= LINK_BYTES, f"link must have at most {LINK_BYTES} bytes, not {size}.")
-    return link
+    return url
+
+
+def uuid_of(text):
+    """Return the UUIDv5 of a text in the URL namespace (RFC 9562, 5.5)."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, text))
 
 
 def link_id_of(link):
-    """Return the UUIDv5 of a canonical URL (RFC 9562, 5.5): one URL, one id, one item."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, link))
+    """Return the id of a canonical URL: one URL, one id, one item."""
+    return uuid_of(link)
 
 
 # --- DynamoDB
@@ -269,10 +286,6 @@ def call(operation, values, attempts=3, **request):
 
 # --- Storage
 
-# DynamoDB deletes what has expired, but days later.
-FREE = "(attribute_not_exists(link_id) OR expires_at <= :now)"
-LIVE = "NOT " + FREE
-
 
 def record_of(item):
     """Return the record that clients see of an item."""
@@ -328,7 +341,7 @@ def page_of(query, count):
     wanted = set(tags("tag", query.get("tag", []), 32))
     words = text("q", query.get("q", [""])[0], 512).casefold().split()
     index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
-    since = timestamp("since", query["since"][0], None) if "since" in query else None
+    since = rfc3339(moment("since", query["since"][0])) if "since" in query else None
     condition, values, request = "#owner = :owner", {"owner": OWNER}, {}
     if "cursor" in query:
         request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
@@ -371,19 +384,28 @@ def stamp():
     return {"updated_at": rfc3339(datetime.now(timezone.utc)), "etag": uuid.uuid4().hex}
 
 
-def write(operation, etag, condition, values, **request):
-    """Do a conditional write that leaves an item with this etag, or None for no item.
+FREE, TAKEN = True, False  # what an id must be for a write
 
-    Return whether it is done, and the item as the operation returns it, or else
-    the one that is there, {} for none. When an answer is lost it is written
-    again, and fails on what it did before; that is done.
+
+def write(operation, must_be, etag, values={}, also="", **request):
+    """Write if the id is FREE or TAKEN, and if `also` a condition holds, and leave an item with this etag, or None.
+
+    Return whether it is done, and the item as the operation returns it, or else the one that is there, {} for none.
     """
+    # DynamoDB deletes what has expired, but days later.
+    condition = "(attribute_not_exists(link_id) OR expires_at <= :now)"
+    condition = (condition if must_be is FREE else "NOT " + condition) + also
     request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     answer = call(operation, {"now": int(time.time()), **values}, **request)
     if "__type" not in answer:
         return True, answer.get("Attributes", {})
-    item = answer.get("Item", {})
-    return answer["repeated"] and item.get("etag") == etag, item
+    there = answer.get("Item", {})
+    return was_done_before(answer, there, etag), there
+
+
+def was_done_before(answer, there, etag):
+    """Return whether a write failed on what it had done itself, in an attempt whose answer was lost."""
+    return answer["repeated"] and there.get("etag") == etag
 
 
 def create(link_id, link, fields):
@@ -395,7 +417,7 @@ def create(link_id, link, fields):
     item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]} | now | fields
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
-    new, there = write("PutItem", now["etag"], FREE, {}, Item=encode_all(item))
+    new, there = write("PutItem", FREE, now["etag"], Item=encode_all(item))
     return new, item if new else there
 
 
@@ -511,10 +533,10 @@ def unless_seen(request, answer):
 # --- Routes
 
 
-def link_of(given, link_id):
-    """Take the link out of a body, and return it as it is to be stored with this id."""
-    require("link" in given, "link is missing.")
-    link = canonical(given.pop("link"))
+def link_of(body, link_id=""):
+    """Return the canonical URL in a body, which an id of a URL must be the id of."""
+    require("link" in body, "link is missing.")
+    link = canonical(body["link"])
     if re.fullmatch(ID, link_id) and link_id != link_id_of(link):
         raise Conflict("The URL of an id like this cannot change; PUT the other URL under a name of your own.")
     return link
@@ -522,13 +544,16 @@ def link_of(given, link_id):
 
 def change(request, item, operation, etag, values, **more):
     """Change or delete an item, if If-Match and If-None-Match allow; return the new one."""
-    condition, seen = LIVE, etag_of(item)
-    if not request.is_wanted(seen) or request.is_seen(seen):
-        raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {seen}.")
-    if request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers:
-        condition, values["seen"] = LIVE + " AND etag = :seen", item["etag"]
-    done, item = write(operation, etag, condition, values, Key=key_of(item), **more)
-    return item if done else change(request, live(item), operation, etag, values, **more)
+    asks_for_etag = request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers
+    also = " AND etag = :seen" if asks_for_etag else ""
+    done = False
+    while not done:
+        seen = etag_of(live(item))
+        if not request.is_wanted(seen) or request.is_seen(seen):
+            raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {seen}.")
+        expected = {"seen": item["etag"]} if asks_for_etag else {}
+        done, item = write(operation, TAKEN, etag, values | expected, also, Key=key_of(item), **more)
+    return item
 
 
 def update(request, item, fields, link):
@@ -559,10 +584,10 @@ def list_links(request):
 
 def post_link(request):
     """POST /link: store a link, or return the one that is there for this URL."""
-    given = request.json()
-    link = link_of(given, "")
+    body = request.json()
+    link = link_of(body)
     link_id = link_id_of(link)
-    new, item = create(link_id, link, check(given, NEW))
+    new, item = create(link_id, link, check(body, NEW))
     return reply_item(201 if new else 200, item, {"Location": request.url("link", link_id)})
 
 
@@ -575,34 +600,37 @@ def put_link(request, link_id):
     """PUT /link/{link_id}: store a link under a name, or replace what is there."""
     is_name = re.fullmatch(NAME, link_id)
     require(is_name, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
-    given = request.json()
-    link, fields = link_of(given, link_id), check(given, NEW)
-    matching = "if-match" in request.headers
-    new, item = (False, find(link_id)) if matching else create(link_id, link, fields)
-    if new:
-        return reply_item(201, item, {"Location": request.url("link", link_id)})
-    if not item:
-        raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
-    if request.is_seen(etag_of(item)):
-        raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
-    try:
-        return update(request, item, {name: fields.get(name) for name in FIELDS}, link)
-    except NotFound:  # it was deleted at the same moment
-        return put_link(request, link_id)
+    body = request.json()
+    link, fields = link_of(body, link_id), check(body, NEW)
+    while True:
+        if "if-match" in request.headers:
+            item = find(link_id)
+            if not item:
+                raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
+        else:
+            new, item = create(link_id, link, fields)
+            if new:
+                return reply_item(201, item, {"Location": request.url("link", link_id)})
+        if request.is_seen(etag_of(item)):
+            raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
+        try:
+            return update(request, item, {name: fields.get(name) for name in FIELDS}, link)
+        except NotFound:  # it was deleted at the same moment
+            pass
 
 
 def patch_link(request, link_id):
     """PATCH /link/{link_id}: apply a JSON merge patch (RFC 7396) to the fields."""
-    given = request.json()
-    link = link_of(given, link_id) if "link" in given else None
-    removed = {name: None for name, value in given.items() if value is None and name in FIELDS}
-    fields = check({name: value for name, value in given.items() if name not in removed}, FIELDS)
+    patch = request.json()
+    link = link_of(patch, link_id) if "link" in patch else None
+    removed = {name: None for name, value in patch.items() if value is None and name in FIELDS}
+    fields = check({name: value for name, value in patch.items() if name not in removed}, FIELDS)
     return update(request, live(find(link_id)), fields | removed, link)
 
 
 def delete_link(request, link_id):
     """DELETE /link/{link_id}: forget a link."""
-    change(request, live(find(link_id)), "DeleteItem", None, {})
+    change(request, find(link_id), "DeleteItem", None, {})
     return reply(204)
 
 
@@ -621,7 +649,7 @@ def go(request, link_id):
         values = {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]}
         expression = "SET visited_at = :at, visit = :visit ADD visits :one"
         more = {"Key": key_of(item), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
-        _, item = write("UpdateItem", None, LIVE + " AND NOT visit = :visit", values, **more)
+        _, item = write("UpdateItem", TAKEN, None, values, " AND NOT visit = :visit", **more)
     return reply(302, headers={"Location": quote(record_of(live(item))["link"], string.punctuation)})
 
 
@@ -642,19 +670,19 @@ def feed(request):
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
     lines = [
         '<feed xmlns="http://www.w3.org/2005/Atom"><title>Links</title><author><name>apidb</name></author>',
-        f'<id>urn:uuid:{link_id_of(TABLE + asked)}</id><updated>{updated}</updated><link rel="self" href="{here}"/>',
+        f'<id>urn:uuid:{uuid_of(TABLE + asked)}</id><updated>{updated}</updated><link rel="self" href="{here}"/>',
     ]
     for record in records:
         title = escape((record.get("title") or record["link"])[:512])
         tagged = [f'<category term="{escape(tag)}"/>' for tag in record.get("tags", [])]
         lines += [
-            f"<entry><title>{title}</title><id>urn:uuid:{link_id_of(TABLE + record['link_id'])}</id>",
+            f"<entry><title>{title}</title><id>urn:uuid:{uuid_of(TABLE + record['link_id'])}</id>",
             f"<published>{record['created_at']}</published><updated>{record['updated_at']}</updated>",
             f'<link href="{escape(record["link"])}"/>{"".join(tagged)}',
             f"<summary>{escape(record.get('notes', ''))}</summary></entry>",
         ]
     body = "\n".join([*lines, "</feed>"])
-    headers = {"Content-Type": "application/atom+xml", "ETag": f'"{uuid.uuid5(uuid.NAMESPACE_URL, body).hex}"'}
+    headers = {"Content-Type": "application/atom+xml", "ETag": f'"{uuid_of(body).replace("-", "")}"'}
     return unless_seen(request, reply(200, body, headers))
 
 

@@ -1,4 +1,4 @@
-"""Print what the stack costs on AWS, in Markdown for the README.
+"""Print what the stack costs on AWS, in Markdown for docs/cost.md.
 
 Prices and assumptions are data, in prices.toml. All else is measured: the
 handler answers requests of each kind on moto's DynamoDB, and what AWS bills

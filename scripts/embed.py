@@ -5,6 +5,8 @@ relative to the template, as its `Code.ZipFile`: line by line, but without
 docstrings, since each byte of a template counts. Where it reads a text beside
 it, by Path(__file__).with_name("page.html").read_text(), it gets the text, line
 by line too, but without comments, empty lines and indentation.
+Where it imports from a module beside it, by `from common import ...`, what it
+imports stands before its own code, with all that that needs of the module.
 
 The logical ID of the API's deployment ends in a hash over what a deployment
 publishes, so that an update of the stack makes a new one when, and only when,
@@ -17,6 +19,8 @@ import hashlib
 import re
 import sys
 import textwrap
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -92,6 +96,84 @@ def with_texts(code, folder):
     return re.sub(r'Path\(__file__\)\.with_name\("([^"]+)"\)\.read_text\(\)', literal, code)
 
 
+@dataclass
+class Statement:
+    """A top-level statement of Python code: its node, the banner it is under, its lines with the comments above it."""
+
+    node: ast.stmt
+    banner: str
+    text: str
+
+    def binds(self):
+        if isinstance(self.node, (ast.FunctionDef, ast.ClassDef)):
+            return {self.node.name}
+        return {each.id for each in ast.walk(self.node) if isinstance(getattr(each, "ctx", None), ast.Store)}
+
+    def uses(self):
+        return {each.id for each in ast.walk(self.node) if isinstance(each, ast.Name)}
+
+
+def statements(code):
+    """Return the imports of Python code as (module or "", name as ...), and all else as Statements."""
+    lines, imports, others, above, banner = code.splitlines(keepends=True), [], [], 0, ""
+    for node in ast.parse(code).body:
+        text = "".join(lines[above : node.end_lineno])
+        above = node.end_lineno
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            imports += [(getattr(node, "module", ""), ast.unparse(name)) for name in node.names]
+        else:
+            new = re.match(r"\s*(# --- .*\n)", text)
+            banner, text = (new[1], text[new.end() :]) if new else (banner, text)
+            others.append(Statement(node, banner, text))
+    return imports, others
+
+
+def needed(names, there):
+    """Return those of the Statements that bind these names or, in turn, what those use."""
+    kept = [each for each in there if each.binds() & names]
+    more = names.union(*(each.uses() for each in kept))
+    return kept if more == names else needed(more, there)
+
+
+def import_lines(imports, code):
+    """Return the import statements of those imports that this code uses, in ruff's order."""
+    used = {each.id for each in ast.walk(ast.parse(code)) if isinstance(each, ast.Name)}
+    modules = defaultdict(set)
+    for module, name in imports:
+        if name.split()[-1] in used:
+            modules[module, module or name].add(name)
+    blocks = {True: "", False: ""}
+    for (module, place), names in sorted(modules.items()):
+        names = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
+        line = f"from {module} import {', '.join(names)}\n" if module else f"import {place}\n"
+        blocks[place.split(".")[0] in sys.stdlib_module_names] += line
+    return "\n".join(filter(None, blocks.values()))
+
+
+def with_shared(code, folder):
+    """Return Python code before which stands what it imports from a module beside it, and all that that needs.
+
+    Code that imports nothing so is returned as it is. ValueError for what the module does not have.
+    """
+    imports, own = statements(code)
+    beside = {module for module, _ in imports if module and (folder / f"{module}.py").exists()}
+    if not beside:
+        return code
+    (module,) = beside  # of more than one the order would have to be found
+    more, there = statements(concise((folder / f"{module}.py").read_bytes().decode()))
+    wanted = {name for place, name in imports if place == module}
+    missing = wanted.difference(*(each.binds() for each in there))
+    if missing:
+        raise ValueError(f"{folder / module}.py has no {', '.join(sorted(missing))}.")
+    body, banner = "", ""
+    for each in needed(wanted, there) + own:
+        # What is for the formatter is of no use where nothing is formatted.
+        text = re.sub(r"^# fmt: o(n|ff)\n", "", each.text, flags=re.M)
+        body += (f"\n\n{each.banner}" if each.banner != banner else "") + text
+        banner = each.banner
+    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body.lstrip()
+
+
 def with_sources(template):
     """Return the text of the template at this path with its sources as they are now.
 
@@ -107,7 +189,8 @@ def with_sources(template):
             places.append((child(node, "Properties", "Code", "ZipFile"), step, path))
     # From the end, so that what is replaced moves none of the places before it.
     for block, step, path in sorted(places, key=lambda place: -place[0].start_mark.index):
-        code = with_texts(concise(path.read_bytes().decode()), path.parent)
+        code = with_shared(concise(path.read_bytes().decode()), path.parent)
+        code = with_texts(code, path.parent)
         if not code.isascii() or code.rstrip() + "\n" != code or re.search(r"[\r\t\f]| \n", code):
             raise ValueError(
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"

@@ -7,8 +7,10 @@ import boto3
 import pytest
 from cfnlint.decode import decode
 
+import addons
+import deploying
+import show
 import stack
-import store
 from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids
 from test_scripts import LOG, here, make, parameters, succeeds
 
@@ -68,13 +70,6 @@ def test_each_parameter_of_an_add_on_is_explained(path):
     for parameter in template["Parameters"].values():
         assert parameter.keys() >= {"Description", "Type", "Default", "ConstraintDescription"}
         assert parameter.keys() & {"AllowedPattern", "AllowedValues", "MinValue"}
-
-
-@pytest.mark.parametrize("path", ADDONS, ids=lambda path: path.stem)
-def test_what_is_left_of_an_add_on_can_be_looked_for(path):
-    parts = "Method Resource Deployment Stage GatewayResponse".split()
-    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
-    assert {each["Type"] for each in content(path)["Resources"].values()} <= stack.LOOKUPS.keys() | parts
 
 
 # --- The alarms
@@ -270,7 +265,7 @@ def fake(engine, monkeypatch, tmp_path):
         monkeypatch.setenv(key, value)
     (tmp_path / "fake.yml").write_text(FAKE)
     (tmp_path / "other.yml").write_text(OTHER)
-    monkeypatch.setattr(store, "ADDONS", {"alarms": ALARMS, "fake": tmp_path / "fake.yml"})
+    monkeypatch.setattr(addons, "ADDONS", {"alarms": ALARMS, "fake": tmp_path / "fake.yml"})
     monkeypatch.chdir(tmp_path)
     return tmp_path / "other.yml"
 
@@ -282,7 +277,7 @@ def status(engine, name):
 
 
 def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
-    had = store.deploy("both", TEMPLATE, ["fake", "alarms"], {"RequestBurst": "7", "AlarmEmail": "who@example.com"})
+    had = addons.deploy("both", TEMPLATE, ["fake", "alarms"], {"RequestBurst": "7", "AlarmEmail": "who@example.com"})
     url = stack.reachable(had["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
     assert parameters(engine, "both")["RequestBurst"] == "7"
     given = {"Store": "both", "StoreUrl": url, "RequestBurst": "7", "Fails": "false"}
@@ -291,20 +286,20 @@ def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false"} | email
     assert had["DashboardName"] == "both-alarms-us-east-1"
     capsys.readouterr()
-    stack.show(had)
+    show.show(had, TEMPLATE)
     assert capsys.readouterr().out.startswith(f"\nThe API is at {url}\nIts page is at {url}\n\n")
 
-    store.deploy("both", TEMPLATE, ["fake"], {"StoreUrl": "https://links.example.com/link"})
+    addons.deploy("both", TEMPLATE, ["fake"], {"StoreUrl": "https://links.example.com/link"})
     assert parameters(engine, "both-fake") == given | {"StoreUrl": "https://links.example.com/link"}
     assert status(engine, "both-alarms") == "CREATE_COMPLETE", "what is not named is left alone"
-    store.teardown("both", TEMPLATE, export=False)
+    addons.teardown("both", TEMPLATE, export=False)
 
 
 def test_on_aws_an_add_on_is_told_its_store_only(fake, monkeypatch):
     told = {}
     monkeypatch.setattr(stack, "is_local", lambda _: False)
-    monkeypatch.setattr(stack, "deploy", lambda name, path, given, yes: told.update({name: given}) or {})
-    store.deploy("far", TEMPLATE, ["fake", "alarms"], {"RequestBurst": "7"})
+    monkeypatch.setattr(deploying, "deploy", lambda name, path, given, yes: told.update({name: given}) or {})
+    addons.deploy("far", TEMPLATE, ["fake", "alarms"], {"RequestBurst": "7"})
     assert told == {
         "far": {"RequestBurst": "7"},
         "far-fake": {"Store": "far", "RequestBurst": "7"},
@@ -313,7 +308,7 @@ def test_on_aws_an_add_on_is_told_its_store_only(fake, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "addons, given, sentence",
+    "named, given, sentence",
     [
         (["page2"], {}, "^There is no add-on page2; there are alarms, fake.$"),
         (
@@ -325,9 +320,9 @@ def test_on_aws_an_add_on_is_told_its_store_only(fake, monkeypatch):
         (["fake"], {"Store": "another"}, "^There is no parameter Store: "),
     ],
 )
-def test_what_there_is_not_is_refused_before_anything_is_deployed(engine, fake, addons, given, sentence):
+def test_what_there_is_not_is_refused_before_anything_is_deployed(engine, fake, named, given, sentence):
     with pytest.raises(stack.StackError, match=sentence):
-        store.deploy("mistaken", TEMPLATE, addons, given)
+        addons.deploy("mistaken", TEMPLATE, named, given)
     assert status(engine, "mistaken") is None
 
 
@@ -335,22 +330,22 @@ def test_a_stack_that_has_the_name_of_an_add_on_is_left_alone(engine, fake):
     (fake.parent / "queue.yml").write_text("Description: a queue\nResources:\n Queue: {Type: AWS::SQS::Queue}\n")
     create(engine, "near-fake", fake.parent / "queue.yml", {})
     with pytest.raises(stack.StackError, match="^Stack near-fake is of another template than .*fake.yml: "):
-        store.deploy("near", TEMPLATE, ["fake"], {})
+        addons.deploy("near", TEMPLATE, ["fake"], {})
     assert status(engine, "near") is None
-    store.deploy("near", TEMPLATE, [], {})
-    store.teardown("near", TEMPLATE, export=False)
+    addons.deploy("near", TEMPLATE, [], {})
+    addons.teardown("near", TEMPLATE, export=False)
     assert status(engine, "near-fake") == "CREATE_COMPLETE"
 
 
 def test_add_ons_go_before_their_store_whatever_their_names(engine, fake, capsys):
-    store.deploy("old", TEMPLATE, ["fake"], {})
+    addons.deploy("old", TEMPLATE, ["fake"], {})
     create(engine, "bells", ALARMS, {"Store": "old", "WatchTable": "false"})
     with pytest.raises(stack.StackError, match="What failed first is Broken"):
-        store.deploy("old", TEMPLATE, ["fake"], {"Fails": "true"})
-    store.deploy("older", TEMPLATE, [], {})
+        addons.deploy("old", TEMPLATE, ["fake"], {"Fails": "true"})
+    addons.deploy("older", TEMPLATE, [], {})
     create(engine, "old-alarms", ALARMS, {"Store": "older", "WatchTable": "false"})
     capsys.readouterr()
-    store.teardown("old", TEMPLATE, export=False)
+    addons.teardown("old", TEMPLATE, export=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("Deleting")] == [
         f"Deleting stack {name} {here(engine)}" for name in ("bells", "old-fake", "old")
@@ -358,54 +353,54 @@ def test_add_ons_go_before_their_store_whatever_their_names(engine, fake, capsys
     assert [f"Nothing is left of stack {name}." in lines for name in ("bells", "old-fake", "old")] == [True] * 3
     assert [status(engine, name) for name in ("old", "bells", "old-fake")] == [None] * 3
     assert status(engine, "old-alarms") == "CREATE_COMPLETE", "it is another store's"
-    store.teardown("old-alarms", TEMPLATE)
+    addons.teardown("old-alarms", TEMPLATE)
     assert (status(engine, "old-alarms"), status(engine, "older")) == (None, "CREATE_COMPLETE")
-    store.teardown("older", TEMPLATE, export=False)
+    addons.teardown("older", TEMPLATE, export=False)
 
 
 def test_an_add_on_whose_creation_failed_goes_too(engine, fake, monkeypatch):
     """It imports nothing on AWS; the engine lists it all the same."""
-    monkeypatch.setattr(store, "importers", lambda *_: set())
+    monkeypatch.setattr(addons, "importers", lambda *_: set())
     with pytest.raises(stack.StackError, match="Stack torn-fake is in status ROLLBACK_COMPLETE"):
-        store.deploy("torn", TEMPLATE, ["fake"], {"Fails": "true"})
-    store.teardown("torn", TEMPLATE, export=False)
+        addons.deploy("torn", TEMPLATE, ["fake"], {"Fails": "true"})
+    addons.teardown("torn", TEMPLATE, export=False)
     assert (status(engine, "torn"), status(engine, "torn-fake")) == (None, None)
 
 
 def test_a_store_that_somebody_else_uses_is_not_torn_down(engine, fake):
-    store.deploy("used", TEMPLATE, ["fake"], {})
+    addons.deploy("used", TEMPLATE, ["fake"], {})
     create(engine, "stranger", fake, {"Store": "used"})
     with pytest.raises(stack.StackError) as refused:
-        store.teardown("used", TEMPLATE, export=False)
+        addons.teardown("used", TEMPLATE, export=False)
     sentence, command = str(refused.value).split("\n")
     assert sentence == (
         "Nothing is deleted: stranger uses what stack used exports, and is none of its add-ons. Delete that first:"
     )
     assert [status(engine, name) for name in ("used", "used-fake")] == ["CREATE_COMPLETE"] * 2
     aws(engine, *command.split()[1:])
-    store.teardown("used", TEMPLATE, export=False)
+    addons.teardown("used", TEMPLATE, export=False)
 
 
 def test_with_a_protected_table_no_add_on_goes(engine, fake):
-    store.deploy("safe", TEMPLATE, ["fake"], {"DeletionProtection": "true"})
+    addons.deploy("safe", TEMPLATE, ["fake"], {"DeletionProtection": "true"})
     with pytest.raises(stack.StackError, match="^Table of stack safe is protected from deletion"):
-        store.teardown("safe", TEMPLATE)
+        addons.teardown("safe", TEMPLATE)
     assert status(engine, "safe-fake") == "CREATE_COMPLETE"
-    store.deploy("safe", TEMPLATE, [], {"DeletionProtection": "false"})
-    store.teardown("safe", TEMPLATE, export=False)
+    addons.deploy("safe", TEMPLATE, [], {"DeletionProtection": "false"})
+    addons.teardown("safe", TEMPLATE, export=False)
 
 
 def test_status_shows_the_add_ons_and_where_the_page_is(engine, fake, capsys):
-    had = store.deploy("looked", TEMPLATE, ["fake", "alarms"], {})
+    had = addons.deploy("looked", TEMPLATE, ["fake", "alarms"], {})
     capsys.readouterr()
-    store.show_status("looked")
+    addons.show_status("looked")
     lines = capsys.readouterr().out.splitlines()
     url = stack.reachable(had["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
     first = lines.index("Add-on       looked-alarms, CREATE_COMPLETE")
     assert lines[first + 1 : first + 3] == ["Add-on       looked-fake, CREATE_COMPLETE", f"Page         {url}"]
-    store.show_status("looked-fake")
+    addons.show_status("looked-fake")
     assert f"Page         {url}" in capsys.readouterr().out
-    store.teardown("looked", TEMPLATE, export=False)
+    addons.teardown("looked", TEMPLATE, export=False)
 
 
 # --- The commands

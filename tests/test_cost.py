@@ -75,7 +75,7 @@ def test_a_write_that_fails_takes_units_of_the_larger_item(meter, handler, dynam
     dynamodb.put_item(TableName="links", Item=item | {"notes": {"S": "a" * 1500}})
     for notes, units in (("", 2), ("a" * 2500, 3)):
         meter.kind.writes, other = 0, item | {"notes": {"S": notes}}
-        done, _ = handler.write("PutItem", "new", handler.FREE, {}, Item=other)
+        done, _ = handler.write("PutItem", handler.FREE, "new", Item=other)
         assert (done, meter.kind.writes) == (False, units)
 
 
@@ -239,7 +239,7 @@ def test_prices_that_cannot_be_read_are_a_sentence(tmp_path):
         assert sentence in error
 
 
-def test_the_readme_has_what_it_prints(printed):
-    readme = (ROOT / "README.md").read_text()
-    found = re.findall(r"^<!-- make cost -->\n(.*?)^<!-- end -->$", readme, re.M | re.S)
-    assert [text.strip() for text in found] == [printed.strip()], "put into the README what `make cost` prints"
+def test_the_document_has_what_it_prints(printed):
+    document = (ROOT / "docs" / "cost.md").read_text()
+    found = re.findall(r"^<!-- make cost -->\n(.*?)^<!-- end -->$", document, re.M | re.S)
+    assert [text.strip() for text in found] == [printed.strip()], "put into docs/cost.md what `make cost` prints"

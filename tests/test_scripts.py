@@ -21,8 +21,14 @@ import boto3
 import httpx
 import pytest
 
+import contents
+import deleting
+import deploying
 import embed
 import local
+import logs
+import manage
+import show
 import stack
 from conftest import ROOT, TEMPLATE, aws, create_stack, free_port, http_api, outputs, resource_ids, settled
 
@@ -65,8 +71,8 @@ class Program:
         self.process.wait(60)
 
 
-def store_py(*arguments):
-    return [sys.executable, ROOT / "scripts" / "store.py", *map(str, arguments)]
+def manage_py(*arguments):
+    return [sys.executable, ROOT / "scripts" / "manage.py", *map(str, arguments)]
 
 
 def run(engine, command, folder=ROOT):
@@ -82,11 +88,11 @@ def make(engine, *arguments):
 
 def script(engine, *arguments, folder=ROOT):
     template = [] if folder == ROOT else ["--template", TEMPLATE]
-    return run(engine, store_py(*arguments, *template), folder)
+    return run(engine, manage_py(*arguments, *template), folder)
 
 
 def succeeds(engine, *arguments, folder=ROOT):
-    """Run scripts/store.py, and return the lines that it printed."""
+    """Run scripts/manage.py, and return the lines that it printed."""
     code, printed = script(engine, *arguments, folder=folder)
     assert code == 0, printed
     return printed.splitlines()
@@ -294,7 +300,7 @@ def test_at_a_terminal_it_asks(engine, altered, tmp_path):
     def asked(answer):
         """Answer the question; None is Ctrl-C. Return the exit code and what was printed."""
         ours, its = pty.openpty()
-        command = store_py("deploy", "--stack", "asked", "--template", template)
+        command = manage_py("deploy", "--stack", "asked", "--template", template)
         program = Program(command, tmp_path, engine.settings, stdin=its, cwd=ROOT)
         program.until("Type the stack's name to go on: ")
         program.stop() if answer is None else os.write(ours, answer)
@@ -343,20 +349,21 @@ HAS_NONE = ": the API then has none of the links in it-1; they "
 )
 def test_what_is_lost_is_said_and_not_done_unasked(monkeypatch, capsys, given, sentence):
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    stack.confirm("a", [given], True)
+    there = {"StackName": "a", "Description": "apidb, a store"}
+    deploying.confirm(there, [given], True)
     assert capsys.readouterr().out == (f"{sentence}\n" if sentence else "")
     if sentence:
         with pytest.raises(stack.StackError, match="YES=1"):
-            stack.confirm("a", [given], False)
+            deploying.confirm(there, [given], False)
     else:
-        stack.confirm("a", [given], False)
+        deploying.confirm(there, [given], False)
 
 
 def test_on_aws_nothing_is_updated_without_a_change_set(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     client = boto3.client("cloudformation", region_name="us-east-1")
     monkeypatch.setattr(client, "update_stack", lambda **_: pytest.fail("nobody has seen what it changes"))
-    assert not stack.updates_without_change_set(client, {})
+    assert not deploying.updates_without_change_set(client, {})
 
 
 def test_changes_of_all_pages_are_shown(monkeypatch):
@@ -372,7 +379,7 @@ def test_changes_of_all_pages_are_shown(monkeypatch):
     )
     monkeypatch.setattr(client, "describe_change_set", lambda **_: next(answers))
     monkeypatch.setattr(stack, "pause", lambda _: None)
-    status, _, changes = stack.review(client, {"StackName": "a", "ChangeSetName": "b"})
+    status, _, changes = deploying.review(client, {"StackName": "a", "ChangeSetName": "b"})
     assert (status, len(changes)) == ("CREATE_COMPLETE", 3)
 
 
@@ -393,7 +400,7 @@ def test_a_stack_of_another_template_is_left_alone(engine, tmp_path, action):
     assert (code, resource_ids(engine, f"of-{action}")) == (1, before)
     assert printed == (
         f"Stack of-{action} is of another template than setupapidb.yml: its description is"
-        " 'a queue, and nothing else'. Nothing is changed; take another STACK.\n"
+        " 'a queue, and nothing else'. Nothing is changed; take another STACK, or its TEMPLATE.\n"
     )
     succeeds(engine, "teardown", "--stack", f"of-{action}", "--template", tmp_path / "other.yml")
 
@@ -461,11 +468,11 @@ def test_what_a_validation_finds_in_a_change_set_is_the_reason(monkeypatch):
     client = SimpleNamespace(create_change_set=lambda **_: None)
     client.get_paginator = lambda name: SimpleNamespace(paginate=paginate)
     monkeypatch.setattr(stack, "events", lambda *_: [])
-    monkeypatch.setattr(stack, "discard", lambda *_: None)
-    monkeypatch.setattr(stack, "review", lambda *_: ("FAILED", "Validation failed: call DescribeEvents.", []))
+    monkeypatch.setattr(deploying, "discard", lambda *_: None)
+    monkeypatch.setattr(deploying, "review", lambda *_: ("FAILED", "Validation failed: call DescribeEvents.", []))
     there = {"StackName": "a", "StackId": "b", "StackStatus": "UPDATE_COMPLETE"}
     with pytest.raises(stack.StackError, match=r"refuses it: Table \(AWS::DynamoDB::Table\): No such property\.$"):
-        stack.update(client, there, {}, False)
+        deploying.update(client, there, TEMPLATE, {}, False)
     assert [where.keys() for where in asked] == [{"StackName", "ChangeSetName"}]
 
 
@@ -708,7 +715,7 @@ def test_what_cannot_be_exported_is_not_deleted(engine, tmp_path):
         # No file may have a byte, as on a full disk.
         no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
         code, printed = run(
-            engine, [*no_room, *store_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path
+            engine, [*no_room, *manage_py("teardown", "--stack", "full", "--template", TEMPLATE)], tmp_path
         )
         first, second = printed.splitlines()
         assert (code, first.startswith("The links could not be exported, so nothing is deleted: ")) == (1, True)
@@ -724,12 +731,12 @@ def test_no_file_is_overwritten_by_the_export(monkeypatch, tmp_path):
         def now(cls, zone):
             return datetime(2026, 1, 1, 12, tzinfo=zone)
 
-    monkeypatch.setattr(stack, "datetime", Noon)
+    monkeypatch.setattr(contents, "datetime", Noon)
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "links-a-20260101T120000Z.jsonl"
     there.write_text("of before")
     with pytest.raises(stack.StackError, match=f"so nothing is deleted: {there.name} is there already."):
-        stack.save("a", "table")
+        contents.export({"StackName": "a", "Description": "apidb, a store"}, "Table", "table", "STACK=a")
     assert there.read_text() == "of before"
 
 
@@ -739,10 +746,10 @@ def test_a_protected_table_is_protected_on_aws_too(engine, monkeypatch):
         monkeypatch.setenv(key, value)
     succeeds(engine, "deploy", "--stack", "guarded")
     there = {"Table": {"TableName": "t", "DeletionProtectionEnabled": True}}
-    monkeypatch.setattr(stack, "tables_of", lambda _: there)
-    monkeypatch.setattr(stack, "save", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(contents, "tables_of", lambda _: there)
+    monkeypatch.setattr(contents, "export", lambda *_: pytest.fail("it goes on"))
     with pytest.raises(stack.StackError, match="^Table of stack guarded is protected from deletion"):
-        stack.teardown("guarded", TEMPLATE)
+        deleting.teardown("guarded", TEMPLATE)
     succeeds(engine, "teardown", "--stack", "guarded", "--no-export")
 
 
@@ -794,22 +801,18 @@ def test_what_goes_a_moment_later_is_not_left(monkeypatch):
     looked = []
     monkeypatch.setattr(stack, "events", lambda *_: [])
     monkeypatch.setattr(stack, "pause", lambda _: None)
-    monkeypatch.setattr(stack, "is_there", lambda _, name: looked.append(name) or name == "stays" or len(looked) < 3)
+    monkeypatch.setattr(deleting, "is_there", lambda _, name: looked.append(name) or name == "stays" or len(looked) < 3)
     had = [(stack.TABLE, "Table", "goes"), (stack.LOG, "LogGroup", "stays")]
-    assert stack.left_of(None, "id", had) == [(stack.LOG, "stays")]
+    assert deleting.left_of(None, "id", had) == [(stack.LOG, "stays")]
 
 
-def test_each_kind_of_resource_is_looked_for_or_part_of_one(template):
-    parts = "Method Resource Deployment Stage GatewayResponse RequestValidator Model UsagePlanKey".split()
-    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
-    assert {each["Type"] for each in template["Resources"].values()} <= stack.LOOKUPS.keys() | parts
-
-
-@pytest.mark.parametrize("name", stack.LOOKUPS)
+@pytest.mark.parametrize("name", deleting.LOOKUPS)
 def test_what_is_not_there_is_not_found(engine, monkeypatch, name):
     for key, value in engine.settings.items():
         monkeypatch.setenv(key, value)
-    assert not stack.is_there(name, "nothing")
+    named = {"AWS::Lambda::LayerVersion": "arn:aws:lambda:us-east-1:000000000000:layer:nothing:1"}
+    named["AWS::Lambda::EventSourceMapping"] = "00000000-0000-0000-0000-000000000000"
+    assert not deleting.is_there(name, named.get(name, "nothing"))
 
 
 # --- Ctrl-C
@@ -823,8 +826,8 @@ CloudFormation goes on without being watched. See how far it is with:
 
 
 def interrupted(engine, folder, text, *arguments):
-    """Run scripts/store.py and send it Ctrl-C when it has printed this text; return what it printed."""
-    run = Program(store_py(*arguments), folder, engine.settings, cwd=ROOT).until(text)
+    """Run scripts/manage.py and send it Ctrl-C when it has printed this text; return what it printed."""
+    run = Program(manage_py(*arguments), folder, engine.settings, cwd=ROOT).until(text)
     run.stop()
     assert run.process.returncode == 1
     assert "Traceback" not in run.printed
@@ -863,7 +866,7 @@ def test_a_second_signal_cuts_off_nothing():
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     try:
-        stack.stop_in_order()
+        manage.stop_in_order()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         for number in numbers:
@@ -878,7 +881,7 @@ def test_a_second_signal_cuts_off_nothing():
 def test_ctrl_c_leaves_no_change_set_whenever_it_comes(engine, tmp_path):
     succeeds(engine, "deploy", "--stack", "early")
     for tenths in (8, 10, 12):  # after its start; any moment will do
-        command = store_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
+        command = manage_py("deploy", "--stack", "early", f"RequestBurst={tenths}")
         program = Program(command, tmp_path, engine.settings, cwd=ROOT)
         time.sleep(tenths / 10)
         program.stop()
@@ -929,7 +932,7 @@ def test_many_links_are_counted_about(engine, monkeypatch):
         client.put_item(TableName=name, Item=item)
 
     def count():
-        return stack.count_of(client.describe_table(TableName=name)["Table"])
+        return contents.count_of(client.describe_table(TableName=name)["Table"], of_store=True)
 
     put(0, expires_at={"N": "1"})
     for number in range(1, 6):
@@ -1000,8 +1003,8 @@ def test_status_knows_the_errors_of_handler_runtime_and_lambda(monkeypatch, caps
     """Lines as the handler wrote them on the engine, awslambdaric in this form of log, and Lambda by its documentation."""
     now = int(time.time() * 1000)
     events = [{"timestamp": now, "message": json.dumps(LOG[name])} for name in names]
-    monkeypatch.setattr(stack, "log_events", lambda *_, **__: events)
-    stack.show_errors("group")
+    monkeypatch.setattr(logs, "log_events", lambda *_, **__: events)
+    logs.show_errors({"group": "Function"})
     printed = capsys.readouterr().out.splitlines()
     if found is None:
         assert printed == ["Errors       none in the last 24 hours"]
@@ -1064,17 +1067,17 @@ def test_on_aws_the_key_is_read_with_the_settings_of_the_owner(monkeypatch, caps
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     url = "https://a.execute-api.eu-west-1.amazonaws.com/prod/link"
-    stack.show({"APIUrl": url, "Access": "key", "ApiKeyId": "k1"})
+    show.show({"APIUrl": url, "Access": "key", "ApiKeyId": "k1"}, TEMPLATE)
     command = "aws apigateway get-api-key --api-key k1 --include-value --query value --output text"
     printed = capsys.readouterr().out
     assert f"\n  {command}\n" in printed
-    assert f"""  export APIDB_KEY=$({command})\n  curl -X POST -H "x-api-key: $APIDB_KEY" -d """ in printed
+    assert f"""  export APIDB_KEY=$({command})\n  curl -H "x-api-key: $APIDB_KEY" -X POST -d """ in printed
     assert f"""\n  curl -H "x-api-key: $APIDB_KEY" {url}\n""" in printed
-    stack.show({"APIUrl": url, "Access": "read", "ApiKeyId": "k1"})
+    show.show({"APIUrl": url, "Access": "read", "ApiKeyId": "k1"}, TEMPLATE)
     printed = capsys.readouterr().out
-    assert 'curl -X POST -H "x-api-key: $APIDB_KEY" -d ' in printed
+    assert 'curl -H "x-api-key: $APIDB_KEY" -X POST -d ' in printed
     assert f"\n  curl {url}\n" in printed
-    stack.show({"APIUrl": url, "Access": "iam"})
+    show.show({"APIUrl": url, "Access": "iam"}, TEMPLATE)
     sign = '--aws-sigv4 "aws:amz:eu-west-1:execute-api" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"'
     token = '-H "x-amz-security-token: $AWS_SESSION_TOKEN"'
     assert f"\n  curl {sign} {token} {url}\n" in capsys.readouterr().out
@@ -1185,7 +1188,7 @@ def store_until_refused(client, path, start, told):
 
 
 def test_a_kill_loses_what_came_since_the_last_save(monkeypatch, tmp_path):
-    """So says the README."""
+    """So says docs/local.md."""
     port = free_port()
 
     def link(number):
@@ -1287,7 +1290,7 @@ def test_run_refuses_to_run_twice(runs):
     first = runs().until("Ctrl-C stops it.")
     twice = runs()
     assert twice.process.wait(60) != 0
-    assert f"It runs already, with the data in {twice.folder}/state. Stop it first." in twice.printed
+    assert f"It runs already, with the data in {twice.folder}/state. Stop it first, or leave out PORT " in twice.printed
     elsewhere = runs("elsewhere", port=first.port)
     assert elsewhere.process.wait(60) != 0
     assert f"Port {first.port} is in use." in elsewhere.printed
@@ -1302,7 +1305,7 @@ def test_a_run_that_was_killed_leaves_no_two_engines_on_one_folder(runs):
     killed.process.wait(60)
     again = runs()
     assert again.process.wait(60) != 0
-    (engine,) = re.findall(r"this ends its engine, which saves the links: kill (\d+)", again.printed)
+    (engine,) = re.findall(r"this ends its engine, which saves all: kill (\d+)", again.printed)
     os.kill(int(engine), signal.SIGTERM)
     end = time.monotonic() + 60
     while listens(killed.port):

@@ -48,7 +48,7 @@ def test_an_update_keeps_every_link(engine, tmp_path):
         assert api("PUT", "/link/gone", {"link": "https://example.com/gone", "tags": ["web"]}).status_code == 201
         expire(engine, resource_ids(engine, "older")["Table"], "gone")
         before = reads(api, ids)
-        deploy = [sys.executable, "scripts/store.py", "deploy", "--stack", "older"]
+        deploy = [sys.executable, "scripts/manage.py", "deploy", "--stack", "older"]
         done = subprocess.run(deploy, cwd=ROOT, env=engine.settings, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "UPDATE_COMPLETE  Function" in done.stdout

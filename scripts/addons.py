@@ -1,24 +1,22 @@
-"""Deploy a store with its add-ons, look at them, or tear them down.
+"""Deploy a stack, show it or tear it down together with its add-ons, which a link store may have.
 
 An add-on is a template below addons/ that imports what a store exports. Add-on
 `page` of the store `apidb` is a stack of its own, `apidb-page`, and its
 parameter Store is `apidb`.
-
-Account, region and endpoint are the usual settings of the AWS SDKs
-(AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL ...), so the same commands work on
-AWS and on a local engine.
 """
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
 import boto3
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import ClientError
 
+import deleting
+import deploying
 import embed
+import layer
+import looking
 import stack
 from stack import StackError
 
@@ -32,7 +30,7 @@ def addon_of(there):
     """Return the name of the add-on that a stack is, by its description up to the first comma; None if it is none."""
     for addon, template in ADDONS.items():
         described = embed.child(yaml.compose(template.read_text()), "Description").value
-        if there.get("Description", "").partition(",")[0] == described.partition(",")[0]:
+        if stack.known_by(there.get("Description")) == stack.known_by(described):
             return addon
     return None
 
@@ -72,12 +70,13 @@ def users_of(client, there):
 # --- Deploying, tearing down, looking
 
 
-def deploy(name, template, addons, parameters, yes=False):
-    """Create or update a store and these of its add-ons; return the outputs of all in a dict.
+def deploy(name, template, addons, parameters, yes=False, presets={}):
+    """Create or update a stack and these of its add-ons; return the outputs of all in a dict.
 
-    Each of `parameters` goes to the templates that declare it. Add-ons that are
-    not named are left as they are. StackError for an add-on or a parameter that
-    there is not, before anything is deployed, and if a stack does not succeed.
+    Each of `parameters` goes to the templates that declare it, and of `presets`
+    those that are not among them and that any declares. Add-ons that are not
+    named are left as they are. StackError for an add-on or a parameter that there
+    is not, before anything is deployed, and if a stack does not succeed.
     """
     for unknown in set(addons) - ADDONS.keys():
         raise StackError(f"There is no add-on {unknown}; there are {', '.join(ADDONS)}.")
@@ -85,14 +84,16 @@ def deploy(name, template, addons, parameters, yes=False):
     addon_stacks = {f"{name}-{addon}": ADDONS[addon] for addon in addons}
     declared = {}
     for each, path in ({name: template} | addon_stacks).items():
-        valid = client.validate_template(TemplateBody=stack.text_of(path))
+        valid = client.validate_template(TemplateBody=deploying.text_of(path))
+        if addons and path == template and not stack.is_store(valid.get("Description")):
+            raise StackError(f"Only a link store has add-ons, and {template} is none: leave out ADDONS.")
         declared[path] = parameters_of(valid)
         there = stack.describe(client, each)
         if there:
             stack.must_be_made_from(path, valid.get("Description"), there)
     for unknown in parameters.keys() - set().union(*declared.values()):
         has = [f"{path} has {', '.join(sorted(names))}" for path, names in declared.items()]
-        left = {addon: stack.text_of(path) for addon, path in ADDONS.items() if path not in declared}
+        left = {addon: deploying.text_of(path) for addon, path in ADDONS.items() if path not in declared}
         others = [each for each in left if unknown in parameters_of(client.validate_template(TemplateBody=left[each]))]
         hint = (
             f' It is one of add-on {others[0]}: name that too, ADDONS="{" ".join([*addons, others[0]])}".'
@@ -101,14 +102,15 @@ def deploy(name, template, addons, parameters, yes=False):
         )
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
-    outputs = stack.deploy(name, template, chosen(parameters, declared[template]), yes)
+    parameters = layer.parameters(declared[template], presets | parameters)
+    outputs = deploying.deploy(name, template, chosen(parameters, declared[template]), yes)
     if stack.is_local(client.meta.endpoint_url):
         # AWS's host of the store is none here, and the engine has no alarm on a query.
         url = stack.reachable(outputs.get("APIUrl", ""), client.meta.endpoint_url)
         parameters = {"StoreUrl": url, "WatchTable": "false"} | parameters
     for each, path in addon_stacks.items():
         given = {"Store": name} | chosen(parameters, declared[path])
-        outputs = stack.deploy(each, path, given, yes) | outputs
+        outputs = deploying.deploy(each, path, given, yes) | outputs
     return outputs
 
 
@@ -121,11 +123,11 @@ def chosen(parameters, names):
     return {name: value for name, value in parameters.items() if name in names}
 
 
-def teardown(name, template, export=True):
-    """Delete a store, its add-ons first, and list what is left; export its links before, if so.
+def teardown(name, template, export=True, yes=False):
+    """Delete a stack, its add-ons first, and list what is left; see deleting.teardown for `export` and `yes`.
 
     The name of an add-on's stack deletes that one only. StackError if another
-    stack uses the store, or for a reason of stack.teardown.
+    stack uses it, or for a reason of deleting.teardown.
     """
     client = boto3.client("cloudformation")
     there = stack.existing(client, name)
@@ -136,58 +138,12 @@ def teardown(name, template, export=True):
             " its add-ons. Delete that first:"
             + "".join(f"\n  aws cloudformation delete-stack --stack-name {other}" for other in others)
         )
-    stack.teardown(name, ADDONS.get(addon_of(there), template), export, first=ours)
+    deleting.teardown(name, ADDONS.get(addon_of(there), template), export, first=ours, yes=yes)
+    layer.offer_deletion(template, yes)
 
 
 def show_status(name):
-    """Print how a store and its add-ons are."""
+    """Print how a stack and its add-ons are."""
     client = boto3.client("cloudformation")
     ours, _ = users_of(client, stack.existing(client, name))
-    stack.show_status(name, ours)
-
-
-# --- Command line
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs"])
-    parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
-    parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
-    parser.add_argument(
-        "--addon",
-        action="append",
-        default=[],
-        help=f"deploy this add-on too ({', '.join(ADDONS)}); others that the store has stay as they are",
-    )
-    parser.add_argument("--yes", action="store_true", help="deploy without asking, even if links or URL are lost")
-    parser.add_argument("--no-export", action="store_true", help="tear down without writing the links to a file")
-    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
-    options = parser.parse_intermixed_args()
-    if options.parameters and options.action != "deploy":
-        parser.error(f"{options.action} takes no parameters: {' '.join(options.parameters)}")
-    stack.stop_in_order()
-    try:
-        if options.action == "deploy":
-            parameters = stack.pairs(options.parameters)
-            stack.show(deploy(options.stack, options.template, options.addon, parameters, options.yes))
-        elif options.action == "teardown":
-            teardown(options.stack, options.template, export=not options.no_export)
-        elif options.action == "status":
-            show_status(options.stack)
-        else:
-            stack.follow_logs(options.stack)
-    except KeyboardInterrupt as interrupt:
-        if options.action in ("deploy", "teardown"):
-            sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
-        print()
-    except (NoRegionError, NoCredentialsError) as error:
-        sys.exit(
-            f"{str(error).rstrip('.')}. Set AWS_PROFILE, or AWS_DEFAULT_REGION and credentials, or run: aws configure"
-        )
-    except (StackError, ClientError, BotoCoreError, OSError) as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
+    looking.show_status(name, ours)
