@@ -55,14 +55,20 @@ def handler_of(name, settings):
         yield importlib.import_module(name)
 
 
-@contextlib.contextmanager
-def on_moto(name, settings={}):
-    """Give the function of a system as a module, on a table of moto of the shape that its template says."""
+def make_table(name):
+    """Create the table of a system in moto, of the shape that its template says."""
     table = template_of(name)["Resources"]["Table"]["Properties"]
     shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    boto3.client("dynamodb", "us-east-1").create_table(
+        TableName=name, **{part: table[part] for part in shape if part in table}
+    )
+
+
+@contextlib.contextmanager
+def on_moto(name, settings={}):
+    """Give the function of a system as a module that has these settings, on a table of moto."""
     with mock_aws(), handler_of(name, settings) as module:
-        client = module.table.meta.client
-        client.create_table(TableName=name, **{part: table[part] for part in shape if part in table})
+        make_table(name)
         yield module
 
 

@@ -371,7 +371,7 @@ def test_what_a_template_says_to_try_works(path, content, engine, curl):
 
 
 def test_the_commands_for_aws_are_what_happens(engine):
-    (commands,) = re.findall(r"^```sh\n(aws .*?)^```", README, re.M | re.S)
+    (commands,) = re.findall(r"^```sh\n(aws cloudformation create-stack .*?)^```", README, re.M | re.S)
     printed = shell(engine, commands)
     assert re.search(r"^APIUrl\thttps://\S+/prod/pets$", printed, re.M)
     shell(engine, "aws cloudformation delete-stack --stack-name pets")
