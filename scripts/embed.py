@@ -113,7 +113,7 @@ class Statement:
 
 
 def statements(code):
-    """Return the imports of Python code as (module or "", name as ...), without comments, and all else as Statements."""
+    """Return the imports of code as (module or "", name as ...), without comments, and all else as Statements."""
     lines, imports, others, above, banner = code.splitlines(keepends=True), [], [], 0, ""
     nodes = ast.parse(code).body
     for node in nodes:
