@@ -60,9 +60,9 @@ logs: .venv/installed  ## follow the logs of a stack on AWS (TEMPLATE= STACK=api
 teardown: .venv/installed  ## export the tables, then delete add-ons and stack on AWS (TEMPLATE= STACK=apidb EXPORT=no YES=1)
 	@$(bin)/python scripts/manage.py teardown $(stack) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
-import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
-	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
-		$(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
+import: .venv/installed  ## store the links of a file, table, server or URL (FILE=x API=URL DRY_RUN=1 MERGE=yes PRIVATE=yes SIGN=1)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) \
+		$(if $(call so,$(MERGE)),--merge) $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SIGN)),--sign)
 
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 import deleting
 import deploying
 import embed
+import layer
 import looking
 import stack
 from stack import StackError
@@ -101,7 +102,7 @@ def deploy(name, template, addons, parameters, yes=False, presets={}):
         )
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
-    parameters = presets | parameters
+    parameters = layer.parameters(declared[template], presets | parameters)
     outputs = deploying.deploy(name, template, chosen(parameters, declared[template]), yes)
     if stack.is_local(client.meta.endpoint_url):
         # AWS's host of the store is none here, and the engine has no alarm on a query.
@@ -138,6 +139,7 @@ def teardown(name, template, export=True, yes=False):
             + "".join(f"\n  aws cloudformation delete-stack --stack-name {other}" for other in others)
         )
     deleting.teardown(name, ADDONS.get(addon_of(there), template), export, first=ours, yes=yes)
+    layer.offer_deletion(template, yes)
 
 
 def show_status(name):

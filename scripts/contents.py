@@ -171,13 +171,16 @@ def objects_in(bucket):
 def versions_of(bucket):
     """Yield the objects of a bucket, with all their versions and delete markers, a list for each thousand."""
     for page in boto3.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket):
-        yield page.get("Versions", []) + page.get("DeleteMarkers", [])
+        # The local engine begins a page with the last one of the page before.
+        before = page.get("KeyMarker"), page.get("VersionIdMarker")
+        found = page.get("Versions", []) + page.get("DeleteMarkers", [])
+        yield [each for each in found if (each["Key"], each["VersionId"]) != before]
 
 
 def empty(bucket):
     """Delete all objects of a bucket, with all their versions; StackError if one stays."""
     print(f"Emptying bucket {bucket}", flush=True)
-    # What comes meanwhile goes too, as each time the first thousand is asked for.
+    # What comes meanwhile goes too, as each time the first thousand is asked for, as many as DeleteObjects takes.
     while page := next(versions_of(bucket)):
         objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in page]
         done = boto3.client("s3").delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})

@@ -64,7 +64,8 @@ def teardown(name, template, export=True, first=(), yes=False):
             contents.export(there, logical, table["TableName"], which)
     for each in first:
         remove(client, each, template)
-    for bucket in buckets:  # CloudFormation deletes none that has objects
+    for bucket in buckets:
+        # With an object in it the deletion fails (CloudFormation Template Reference, DeletionPolicy attribute).
         contents.empty(bucket)
     remove(client, there, template)
     if tables:

@@ -174,10 +174,12 @@ def losses(there, changes):
     held = {stack.TABLE: contents.noun(there), stack.BUCKET: "objects"}
     for change in changes:
         done, kind, what = verb(change), change["ResourceType"], change["LogicalResourceId"]
-        # No property of an API replaces it "conditionally" (Template Reference, AWS::ApiGateway::RestApi).
+        # No property of an API or a bucket replaces it "conditionally" (Template Reference, AWS::ApiGateway::RestApi
+        # and AWS::S3::Bucket), but the local engine says so.
         if kind == stack.API and done in ("REPLACED", "removed"):
             yield f"{what} is {done.lower()}: the URL of now then leads nowhere."
-        if kind in held and done in ("REPLACED", "removed", "may be replaced"):
+        may = done == "may be replaced" and kind == stack.TABLE
+        if kind in held and (may or done in ("REPLACED", "removed")):
             done = done if done.startswith("may") else f"is {done.lower()}"
             policy = change.get("PolicyAction", "").removeprefix("ReplaceAnd")
             fate = {"Retain": "stay there", "Delete": "are deleted with it"}.get(policy, "may be deleted with it")

@@ -35,7 +35,7 @@ def log_groups(resources):
 
 
 def log_events(group, since, **more):
-    """Yield the stack.events of a log group since a time in ms, oldest first; none if there is no such group."""
+    """Yield the events of a log group since a time in ms, oldest first; none if there is no such group."""
     logs = boto3.client("logs")
     with suppress(logs.exceptions.ResourceNotFoundException):
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since, **more):

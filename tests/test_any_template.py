@@ -2,6 +2,7 @@
 a table with a number as its key, a bucket and a queue."""
 
 import json
+import re
 import subprocess
 from decimal import Decimal
 from pathlib import Path
@@ -84,7 +85,9 @@ def client(engine, service):
 def typed(printed, settings):
     """Run the commands that a deployment printed to try, in one shell; return what the last one printed."""
     tried = printed.partition("Try it:\n\n")[2].partition("\n\n")[0]
-    return subprocess.run(["sh", "-ec", tried], env=settings, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["sh", "-ec", tried], env=settings, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_deployment_prints_what_its_template_says_to_try(engine, zoo, curl):
@@ -179,19 +182,44 @@ def test_teardown_leaves_items_asks_about_objects_and_leaves_nothing_else(engine
 
 
 def test_a_bucket_or_a_queue_that_stays_is_listed(engine, tmp_path):
-    kept = tmp_path / "kept.yml"
+    kept = tmp_path / "stays.yml"
     text = ZOO.read_text().replace("AWS::SQS::Queue\n", "AWS::SQS::Queue\n    DeletionPolicy: Retain\n")
     kept.write_text(text.replace("Bucket\n    DeletionPolicy: Delete", "Bucket\n    DeletionPolicy: Retain"))
     succeeds(engine, "deploy", "--template", kept, folder=ROOT)
-    ids, s3 = resource_ids(engine, "kept"), client(engine, "s3")
+    ids, s3 = resource_ids(engine, "stays"), client(engine, "s3")
     s3.put_object(Bucket=ids["Bucket"], Key="a", Body=b"b")
     lines = succeeds(engine, "teardown", "--template", kept, folder=ROOT)
     left = [f"  AWS::S3::Bucket          {ids['Bucket']}", f"  AWS::SQS::Queue          {ids['Queue']}"]
-    assert (lines[0], lines[-4:-1]) == ("There are no items to export.", ["Left of stack kept:", *left])
+    assert (lines[0], lines[-4:-1]) == ("There are no items to export.", ["Left of stack stays:", *left])
     assert s3.get_object(Bucket=ids["Bucket"], Key="a")["Body"].read() == b"b", "what stays is not emptied"
     s3.delete_object(Bucket=ids["Bucket"], Key="a")
     s3.delete_bucket(Bucket=ids["Bucket"])
     client(engine, "sqs").delete_queue(QueueUrl=ids["Queue"])
+
+
+@pytest.mark.parametrize("template", sorted(ROOT.glob("stacks/*.yml")), ids=lambda path: path.stem)
+def test_each_system_is_deployed_tried_and_torn_down(engine, curl, tmp_path, template):
+    """With signed requests, as its lines are printed then, and with its table protected at first."""
+    given = ["--template", template, "--stack", f"whole-{template.stem}"]
+    code, printed = run(engine, manage_py("deploy", *given, "Access=iam", "DeletionProtection=true"))
+    assert code == 0, printed
+    tried = typed(printed, engine.settings)
+    assert tried and "Error" not in tried, tried
+    code, printed = run(engine, manage_py("status", *given))
+    assert (code, "\nItems " in printed, "Errors       none" in printed) == (0, True, True), printed
+
+    code, printed = run(engine, manage_py("teardown", *given, "--yes"), tmp_path)
+    assert (code, list(tmp_path.iterdir())) == (1, [])
+    (which,) = re.findall(
+        '^  make deploy (.*) PARAMETERS="DeletionProtection=false" && make teardown (.*)$', printed, re.M
+    )
+    assert which == (f"TEMPLATE={template} STACK=whole-{template.stem}",) * 2
+    code, printed = run(engine, manage_py("deploy", *given, "DeletionProtection=false"))
+    assert code == 0, printed
+    code, printed = run(engine, manage_py("teardown", *given, "--yes"), tmp_path)
+    assert (code, f"\nNothing is left of stack whole-{template.stem}.\n" in printed) == (0, True), printed
+    (path,) = tmp_path.iterdir()
+    assert [json.loads(line) for line in path.read_text().splitlines()]
 
 
 # --- What to try

@@ -86,7 +86,8 @@ def test_each_view_is_one_query(system_events, calls):
     assert calls == ["UpdateItem"]
 
 
-def test_a_user_and_all_their_posts_by_pages(system):
+def test_a_user_and_all_their_posts_by_pages(system_stack):
+    system = system_stack
     user, other = a_user(system), a_user(system)
     posts = []
     for n in range(250):
@@ -113,7 +114,8 @@ def test_pages_of_any_size_have_all(system, limit):
     assert [record["postId"] for page in pages for record in page] == [post, *posts][::-1]
 
 
-def test_posts_of_more_than_a_megabyte_are_all_there(system):
+def test_posts_of_more_than_a_megabyte_are_all_there(system_stack):
+    system = system_stack
     user = a_user(system)
     posts = [a_post(system, user, postText="x" * 10_000) for _ in range(150)]
     pages = list(system.pages(f"/users/{user}/posts?limit=1000"))
@@ -136,7 +138,8 @@ def test_only_posts_are_shown_as_posts(system):
         assert [record["commentId"] for page in pages for record in page] == [comment]
 
 
-def test_the_newest_published_posts_of_all_users(system):
+def test_the_newest_published_posts_of_all_users(system_stack):
+    system = system_stack
     users = [a_user(system, firstName=f"User {n}") for n in range(10)]
     posts = []
     for n in range(300):
@@ -163,7 +166,8 @@ def test_a_draft_is_not_among_the_newest(system):
         assert newest() == shown, "another change leaves it there"
 
 
-def test_a_comment_finds_its_post_at_once(system):
+def test_a_comment_finds_its_post_at_once(system_stack):
+    system = system_stack
     user = a_user(system)
     for _ in range(100):
         a_comment(system, a_post(system, user), user)
@@ -368,24 +372,24 @@ def test_entity_tags(system):
 # --- Many at once, and what fails
 
 
-def test_of_changes_of_one_etag_one_wins(system_stack):
-    user = a_user(system_stack)
-    post = f"/post/{a_post(system_stack, user)}"
-    headers = {"If-Match": system_stack("GET", post).headers["ETag"]}
-    put = lambda n: system_stack("PUT", post, {"userId": user, "postText": str(n)}, headers)
+def test_of_changes_of_one_etag_one_wins(system_crowd):
+    user = a_user(system_crowd)
+    post = f"/post/{a_post(system_crowd, user)}"
+    headers = {"If-Match": system_crowd("GET", post).headers["ETag"]}
+    put = lambda n: system_crowd("PUT", post, {"userId": user, "postText": str(n)}, headers)
     first = winner(at_once(put), 200, 412)
-    assert system_stack("GET", post).json() == first.json()
+    assert system_crowd("GET", post).json() == first.json()
 
 
-def test_many_posts_at_once_are_all_there(system_stack):
-    user = a_user(system_stack)
-    answers = at_once(lambda n: system_stack("POST", "/post", {"userId": user, "postText": str(n)}))
+def test_many_posts_at_once_are_all_there(system_crowd):
+    user = a_user(system_crowd)
+    answers = at_once(lambda n: system_crowd("POST", "/post", {"userId": user, "postText": str(n)}))
     assert {answer.status_code for answer in answers} == {201}
-    _, *posts = system_stack("GET", f"/users/{user}/posts").json()
+    _, *posts = system_crowd("GET", f"/users/{user}/posts").json()
     assert sorted(post["postId"] for post in posts) == sorted(answer.json()["postId"] for answer in answers)
     assert [post["postId"] for post in posts] == sorted(post["postId"] for post in posts)
-    assert len({post["postId"] for post in system_stack("GET", "/post").json()}) == CLIENTS
-    markers = [item for item in system_stack.items() if item["PK"].startswith("POST#")]
+    assert len({post["postId"] for post in system_crowd("GET", "/post").json()}) == CLIENTS
+    markers = [item for item in system_crowd.items() if item["PK"].startswith("POST#")]
     assert {item["PK"] for item in markers} == {f"POST#{post['postId']}" for post in posts}
 
 
@@ -428,14 +432,14 @@ def conflicts(system, monkeypatch, count):
 
 def test_transactions_that_meet_are_tried_again(system_events, monkeypatch):
     user = a_user(system_events)
-    sent = conflicts(system_events, monkeypatch, 4)
+    sent = conflicts(system_events, monkeypatch, 5)
     a_post(system_events, user)
-    assert len(sent) == 5 and len(system_events.items()) == 3
+    assert len(sent) == 6 and len(system_events.items()) == 3
 
 
 def test_transactions_that_always_meet_are_503(system_events, monkeypatch):
     user = a_user(system_events)
-    conflicts(system_events, monkeypatch, 5)
+    conflicts(system_events, monkeypatch, 6)
     refused = system_events.refuses(503, "The table is busy", "POST", "/post", {"userId": user, "postText": "Hello"})
     assert refused.headers["Retry-After"] == "1"
 

@@ -5,15 +5,19 @@ import json
 import re
 import subprocess
 from collections import Counter
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 import yaml
 from cfnlint.decode import decode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import embed
+import show
 import stack
 from conftest import ROOT, create, outputs, plain
+from stacks import System, on_moto, sender
 from test_readme import shell, variable
 from test_template import evaluate, made, of_type
 
@@ -213,9 +217,10 @@ def test_embedded_code_is_one_whole_file(code):
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
     assert bound.keys() - used == {"lambda_handler"}
     assert "from common import" not in code and '"""' not in code
-    ruff = [ROOT / ".venv/bin/ruff", "check", "--stdin-filename", "stacks/embedded.py", "-"]
-    done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    for looks in (["check"], ["format", "--check"]):
+        ruff = [ROOT / ".venv/bin/ruff", *looks, "--stdin-filename", "stacks/embedded.py", "-"]
+        done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture
@@ -293,11 +298,12 @@ def later():
 # --- Own
 
 print(of(re.escape("a")), B)
+# The end.
 """
 
 
 def test_code_is_put_together_with_what_it_needs(folder):
-    code = 'import re\n\nfrom common import B, of\n\n# --- Own\n\nprint(of(re.escape("a")), B)\n'
+    code = 'import re\n\nfrom common import B, of\n\n# --- Own\n\nprint(of(re.escape("a")), B)\n# The end.\n'
     assert embed.with_shared(code, folder) == SHARED
 
 
@@ -358,13 +364,60 @@ def test_the_transcript_is_what_happens(path, engine, curl):
 def test_what_a_template_says_to_try_works(path, content, engine, curl):
     create(engine, f"try-{path.stem}", f"stacks/{path.name}", {})
     url = stack.reachable(outputs(engine, f"try-{path.stem}")["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
-    printed = run(engine, url, content["Metadata"]["Try"])
+    said = content["Metadata"]["Try"].splitlines()
+    printed = run(engine, url, "\n".join(show.completed(line, url, "", "") for line in said))
     answers = printed.splitlines()
     assert len(answers) >= 2 and answers[-1].startswith("[{") and "Error" not in printed
 
 
 def test_the_commands_for_aws_are_what_happens(engine):
-    (commands,) = re.findall(r"^```sh\n(aws .*?)^```", README, re.M | re.S)
+    (commands,) = re.findall(r"^```sh\n(aws cloudformation create-stack .*?)^```", README, re.M | re.S)
     printed = shell(engine, commands)
     assert re.search(r"^APIUrl\thttps://\S+/prod/pets$", printed, re.M)
     shell(engine, "aws cloudformation delete-stack --stack-name pets")
+
+
+# --- Whatever comes in
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+ODD = st.sampled_from(
+    ["", "*", "0", "1", "POST_0", "METADATA_x", "\x00", "%", "x" * 3000, "http://a.example", '"x"', "W/"]
+)
+UUIDS = st.sampled_from([f"00000000-0000-7000-8000-00000000000{n}" for n in range(3)])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | ODD | UUIDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=5,
+)
+MEMBERS = "id name review userId postId commentText postText status firstName lastName profilePicture PK etag".split()
+CHANGES = st.dictionaries(st.sampled_from(MEMBERS) | WORDS, VALUES, max_size=2)
+GOOD = {"pets": {"id": 1, "name": "Rex"}, "reviews": {"review": "R"}, "posts": {"firstName": "Ada"}}
+HEADERS = st.sampled_from(["If-Match", "If-None-Match", "Idempotency-Key", "X-Forwarded-Proto", "Content-Type"])
+PATHS = {
+    "pets": ["pets", "pets/{}"],
+    "reviews": ["reviews", "reviews/{}"],
+    "posts": "users users/{} users/{}/posts post post/{} post/{}/comments comment other/{}".split(),
+}
+
+
+@pytest.fixture(scope="module", params=["pets", "reviews", "posts"])
+def any_system(request):
+    with on_moto(request.param) as module:
+        yield System(sender(module), module.table), PATHS[request.param], GOOD[request.param]
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["GET", "GET", "POST", "POST", "PUT", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]),
+    st.integers(0, 7),
+    (UUIDS | ODD | WORDS).map(quote),
+    st.dictionaries(st.sampled_from(["limit", "cursor"]) | WORDS, ODD | WORDS | UUIDS, max_size=2).map(urlencode),
+    st.dictionaries(HEADERS, ODD | UUIDS, max_size=2),
+    st.just({}) | CHANGES | VALUES.map(json.dumps) | WORDS | st.none(),
+)
+def test_whatever_comes_in_is_answered(any_system, method, number, name, query, headers, body):
+    system, paths, good = any_system
+    body = good | body if isinstance(body, dict) else body
+    path = paths[number % len(paths)].format(name)
+    answer = system(method, f"/{path}?{query}", body, headers)
+    assert answer.status_code in (200, 201, 204, 304, 400, 404, 405, 409, 412), answer.text
