@@ -6,6 +6,7 @@ the local engine, deployed from the template with IAM enforced, or on AWS (accou
 """
 
 import contextlib
+import fcntl
 import functools
 import io
 import json
@@ -272,6 +273,14 @@ def spend(engine, **more):
     for what, count in more.items():
         spent[what] += count
         assert engine.process or spent[what] <= MOST[what], f"a run was to have at most {MOST[what]:,} {what}"
+
+
+@contextlib.contextmanager
+def alone():
+    """Keep the other worker of pytest from what needs all of the machine, while the block does."""
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache
