@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import tomllib
+from collections import Counter
 
 import boto3
 import pytest
@@ -163,38 +164,45 @@ def pytest_sessionfinish(session):
 
 def clean():
     """Delete all stacks and users of this run; return the names of those that would not go."""
-    # CloudFormation takes over what was being created. A store does not go before its add-ons, which import from it.
-    client, iam, end = boto3.client("cloudformation"), boto3.client("iam"), time.monotonic() + 2 * 3600
-    failures = {}
-    while stacks := [each for each in stacks_of_run(client) if failures.get(each["StackName"], 0) < 3]:
-        if time.monotonic() > end:
+    delete_users(boto3.client("iam"))
+    return delete_stacks(boto3.client("cloudformation"))
+
+
+def delete_stacks(client):
+    """Delete the stacks of this run, each with three attempts, in two hours at most; return those that are left.
+
+    CloudFormation also deletes what it is still creating.
+    """
+    end, failures = time.monotonic() + 2 * 3600, Counter()
+    while time.monotonic() < end:
+        stacks = [each for each in stacks_of_run(client) if failures[each["StackName"]] < 3]
+        if not stacks:
             break
-        addons = [
-            each for each in stacks if any(given["ParameterKey"] == "Store" for given in each.get("Parameters", []))
-        ]
-        for each in addons or stacks:
-            name, status = each["StackName"], each["StackStatus"]
-            if status == "DELETE_FAILED":
-                failures[name] = failures.get(name, 0) + 1
-            if status != "DELETE_IN_PROGRESS":
+        # A store does not go before its add-ons, which import from it.
+        for each in list(filter(is_addon, stacks)) or stacks:
+            failures[each["StackName"]] += each["StackStatus"] == "DELETE_FAILED"
+            if each["StackStatus"] != "DELETE_IN_PROGRESS":
                 with contextlib.suppress(ClientError):  # an update, say, has to end before
-                    client.delete_stack(StackName=name)
+                    client.delete_stack(StackName=each["StackName"])
         time.sleep(0.1 if client.meta.endpoint_url.startswith("http://") else 5)
-    for page in iam.get_paginator("list_users").paginate():
-        for name in (each["UserName"] for each in page["Users"] if each["UserName"].startswith(RUN)):
-            for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
-                iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
-            for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
-                iam.delete_user_policy(UserName=name, PolicyName=policy)
-            iam.delete_user(UserName=name)
     return [each["StackName"] for each in stacks_of_run(client)]
 
 
 def stacks_of_run(client):
-    pages = client.get_paginator("describe_stacks").paginate()
-    return [
-        each
-        for page in pages
-        for each in page["Stacks"]
-        if each["StackName"].startswith(RUN) and each["StackStatus"] != "DELETE_COMPLETE"
-    ]
+    stacks = [each for page in client.get_paginator("describe_stacks").paginate() for each in page["Stacks"]]
+    return [each for each in stacks if each["StackName"].startswith(RUN) and each["StackStatus"] != "DELETE_COMPLETE"]
+
+
+def is_addon(there):
+    return "Store" in [given["ParameterKey"] for given in there.get("Parameters", [])]
+
+
+def delete_users(client):
+    users = [each["UserName"] for page in client.get_paginator("list_users").paginate() for each in page["Users"]]
+    for name in users:
+        if name.startswith(RUN):
+            for key in client.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+                client.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+            for policy in client.list_user_policies(UserName=name)["PolicyNames"]:
+                client.delete_user_policy(UserName=name, PolicyName=policy)
+            client.delete_user(UserName=name)

@@ -212,11 +212,14 @@ CHROMIUM = ["no-sandbox", "disable-gpu", "disable-quic", "disable-background-net
 CHROMIUM += ["disable-component-update", "disable-sync"]
 
 
+def path_of_chromium():
+    return needed("Chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
 def chromium(kind, *more):
     """Start Chromium, which is Playwright's `kind`, with more options than the usual ones."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     options = [f"--{option}" for option in (*CHROMIUM, *more)]
-    return kind.launch(executable_path=needed("Chromium", *names), args=options)
+    return kind.launch(executable_path=path_of_chromium(), args=options)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import account
 import conftest
 import local
-from conftest import ROOT, aws, eventually, free_port
+from conftest import ROOT, aws, eventually, free_port, path_of_chromium
 
 TESTS = ["tests/test_stack.py", "tests/test_access.py", "tests/test_addons.py", "tests/test_aws.py"]
 PYTEST = [sys.executable, "-m", "pytest", "--on", "aws", "--tb", "line", "-p", "no:cacheprovider"]
@@ -57,6 +57,7 @@ def left_by(run, second):
 
 
 def test_stacks_users_and_add_ons_are_made_tested_and_deleted(second):
+    path_of_chromium()  # which the test of the page needs
     chosen = "two_stacks_are_apart or a_signature_is_of or alarms_are_deployed or page_works"
     code, printed = left_by(lambda second: on_aws(second, "--yes", *TESTS, "-k", chosen), second)
     # One for each of these, as the alarms are tested there without an address only.
