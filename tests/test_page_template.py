@@ -402,17 +402,6 @@ def test_the_api_is_open_and_the_function_has_all_paths(resources):
     assert (api["EndpointConfiguration"], api["MinimumCompressionSize"]) == ({"Types": ["REGIONAL"]}, 1024)
 
 
-def test_errors_of_the_gateway_look_like_the_functions(resources):
-    responses = [each["Properties"] for each in of_type(resources, "ApiGateway::GatewayResponse").values()]
-    kinds = {each["ResponseType"]: each.get("StatusCode") for each in responses}
-    assert kinds == {"DEFAULT_4XX": None, "DEFAULT_5XX": "503"}
-    for each in responses:
-        (body,) = each["ResponseTemplates"].values()
-        assert json.loads(body).keys() == {"Error", "Reference"}
-        assert json.loads(body)["Error"].endswith(".")
-        assert set(re.findall(r"\$[a-zA-Z.]+[a-zA-Z]", body)) <= {"$context.error.responseType", "$context.requestId"}
-
-
 def test_the_stage_is_throttled(resources):
     (stage,) = of_type(resources, "ApiGateway::Stage").values()
     assert stage["Properties"]["StageName"] == "prod"
@@ -425,10 +414,7 @@ def test_the_stage_is_throttled(resources):
 def test_the_deployment_comes_last_and_is_named_by_what_it_publishes(resources):
     ((name, deployment),) = of_type(resources, "ApiGateway::Deployment").items()
     assert name == "Deployment" + embed.deployment_hash(TEMPLATE.read_text())
-    assert set(deployment["DependsOn"]) == {
-        *of_type(resources, "ApiGateway::Method"),
-        *of_type(resources, "ApiGateway::GatewayResponse"),
-    }
+    assert set(deployment["DependsOn"]) == of_type(resources, "ApiGateway::Method").keys()
     assert resources["Stage"]["Properties"]["DeploymentId"] == {"Ref": name}
 
 
