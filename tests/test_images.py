@@ -112,9 +112,9 @@ def uploaded(system, data, kind=PNG):
     return seen(system, created["id"], STATUSES[2:])[0]
 
 
-@pytest.mark.parametrize(("form", "kind"), [("PNG", PNG), ("JPEG", JPEG)])
-def test_an_image_is_uploaded_and_published(system_stack, storage, form, kind):
-    data = encoded(photo(3000, 2000), form)
+@pytest.mark.parametrize(("form", "kind", "of"), [("PNG", PNG, plain), ("JPEG", JPEG, photo)])
+def test_an_image_is_uploaded_and_published(system_stack, storage, form, kind, of):
+    data = encoded(of(3000, 2000), form)
     created = create(system_stack, data, kind)
     assert created["status"] == "waiting_for_upload"
     assert put(created, data).status_code == 200
