@@ -114,11 +114,13 @@ class Statement:
 
 
 def statements(code):
-    """Return the imports of Python code as (module or "", name as ...), and all else as Statements."""
+    """Return the imports of code as (module or "", name as ...), without comments, and all else as Statements."""
     lines, imports, others, above, banner = code.splitlines(keepends=True), [], [], 0, ""
-    for node in ast.parse(code).body:
-        text = "".join(lines[above : node.end_lineno])
-        above = node.end_lineno
+    nodes = ast.parse(code).body
+    for node in nodes:
+        end = len(lines) if node is nodes[-1] else node.end_lineno
+        text = "".join(lines[above:end])
+        above = end
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             imports += [(getattr(node, "module", ""), ast.unparse(name)) for name in node.names]
         else:
@@ -133,6 +135,15 @@ def needed(names, there):
     kept = [each for each in there if each.binds() & names]
     more = names.union(*(each.uses() for each in kept))
     return kept if more == names else needed(more, there)
+
+
+def joined(parts):
+    """Return Statements as code, under their banners; what is for the formatter only is left out."""
+    code, banner = "", ""
+    for each in parts:
+        code += (f"\n\n{each.banner}" if each.banner != banner else "") + each.text
+        banner = each.banner
+    return re.sub(r"^# fmt: o(n|ff)\n", "", code, flags=re.M).strip("\n") + "\n"
 
 
 def import_lines(imports, code):
@@ -165,13 +176,8 @@ def with_shared(code, folder):
     missing = wanted.difference(*(each.binds() for each in there))
     if missing:
         raise ValueError(f"{folder / module}.py has no {', '.join(sorted(missing))}.")
-    body, banner = "", ""
-    for each in needed(wanted, there) + own:
-        # What is for the formatter is of no use where nothing is formatted.
-        text = re.sub(r"^# fmt: o(n|ff)\n", "", each.text, flags=re.M)
-        body += (f"\n\n{each.banner}" if each.banner != banner else "") + text
-        banner = each.banner
-    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body.lstrip()
+    body = joined(needed(wanted, there)) + "\n\n" + joined(own)
+    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body
 
 
 def with_sources(template):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import boto3
@@ -31,6 +32,7 @@ from conftest import (
     resource_ids,
 )
 from test_access import signed
+from test_races import CLIENTS
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -155,6 +157,21 @@ def system_stack(deployed_system):
 
 
 @pytest.fixture(scope="module")
+def warm_system(deployed_system):
+    """A system with a process of its function for each of many clients: to start all of them at once takes too long."""
+    for clients in range(5, CLIENTS + 1, 5):
+        with ThreadPoolExecutor(clients) as threads:
+            list(threads.map(lambda _: deployed_system.send("GET", "/nowhere", {}, None), range(clients)))
+    return deployed_system
+
+
+@pytest.fixture
+def system_crowd(warm_system):
+    emptied(warm_system.table)
+    return warm_system
+
+
+@pytest.fixture(scope="module")
 def loaded_system(request):
     """The function of a system as a module, on a table of moto; `system_events` empties it for each test."""
     with on_moto(request.module.STACK, getattr(request.module, "SETTINGS", {})) as module:
@@ -215,7 +232,7 @@ def without(engine, stack_name, action, role="Role", resource=""):
     for policy in after.values():
         for statement in policy["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            if resource in statement["Resource"]:
+            if resource in json.dumps(statement["Resource"]):
                 statement["Action"] = [each for each in actions if each != action]
         policy["Statement"] = [statement for statement in policy["Statement"] if statement["Action"]]
     assert after != before, action

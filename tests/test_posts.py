@@ -372,24 +372,24 @@ def test_entity_tags(system):
 # --- Many at once, and what fails
 
 
-def test_of_changes_of_one_etag_one_wins(system_stack):
-    user = a_user(system_stack)
-    post = f"/post/{a_post(system_stack, user)}"
-    headers = {"If-Match": system_stack("GET", post).headers["ETag"]}
-    put = lambda n: system_stack("PUT", post, {"userId": user, "postText": str(n)}, headers)
+def test_of_changes_of_one_etag_one_wins(system_crowd):
+    user = a_user(system_crowd)
+    post = f"/post/{a_post(system_crowd, user)}"
+    headers = {"If-Match": system_crowd("GET", post).headers["ETag"]}
+    put = lambda n: system_crowd("PUT", post, {"userId": user, "postText": str(n)}, headers)
     first = winner(at_once(put), 200, 412)
-    assert system_stack("GET", post).json() == first.json()
+    assert system_crowd("GET", post).json() == first.json()
 
 
-def test_many_posts_at_once_are_all_there(system_stack):
-    user = a_user(system_stack)
-    answers = at_once(lambda n: system_stack("POST", "/post", {"userId": user, "postText": str(n)}))
+def test_many_posts_at_once_are_all_there(system_crowd):
+    user = a_user(system_crowd)
+    answers = at_once(lambda n: system_crowd("POST", "/post", {"userId": user, "postText": str(n)}))
     assert {answer.status_code for answer in answers} == {201}
-    _, *posts = system_stack("GET", f"/users/{user}/posts").json()
+    _, *posts = system_crowd("GET", f"/users/{user}/posts").json()
     assert sorted(post["postId"] for post in posts) == sorted(answer.json()["postId"] for answer in answers)
     assert [post["postId"] for post in posts] == sorted(post["postId"] for post in posts)
-    assert len({post["postId"] for post in system_stack("GET", "/post").json()}) == CLIENTS
-    markers = [item for item in system_stack.items() if item["PK"].startswith("POST#")]
+    assert len({post["postId"] for post in system_crowd("GET", "/post").json()}) == CLIENTS
+    markers = [item for item in system_crowd.items() if item["PK"].startswith("POST#")]
     assert {item["PK"] for item in markers} == {f"POST#{post['postId']}" for post in posts}
 
 

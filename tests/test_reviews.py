@@ -216,12 +216,12 @@ def test_a_key_is_short_and_printable(system_events, key):
 # --- Many at once, and what fails
 
 
-def test_of_one_key_sent_at_once_one_creates(system_stack):
-    answers = at_once(lambda n: system_stack("POST", "/reviews", {"review": "R"}, {"Idempotency-Key": "K"}))
+def test_of_one_key_sent_at_once_one_creates(system_crowd):
+    answers = at_once(lambda n: system_crowd("POST", "/reviews", {"review": "R"}, {"Idempotency-Key": "K"}))
     first = winner(answers, 201, 200)
     assert all(answer.json() == first.json() for answer in answers)
-    assert system_stack("GET", "/reviews").json() == [first.json()]
-    other = at_once(lambda n: system_stack("POST", "/reviews", {"review": str(n)}, {"Idempotency-Key": "L"}))
+    assert system_crowd("GET", "/reviews").json() == [first.json()]
+    other = at_once(lambda n: system_crowd("POST", "/reviews", {"review": str(n)}, {"Idempotency-Key": "L"}))
     winner(other, 201, 409)
 
 
@@ -230,27 +230,27 @@ def created(system):
     return f"/reviews/{answer.json()['id']}", answer.headers["ETag"]
 
 
-def test_of_changes_of_one_etag_one_wins(system_stack):
-    path, etag = created(system_stack)
-    answers = at_once(lambda n: system_stack("PUT", path, {"review": str(n)}, {"If-Match": etag}))
+def test_of_changes_of_one_etag_one_wins(system_crowd):
+    path, etag = created(system_crowd)
+    answers = at_once(lambda n: system_crowd("PUT", path, {"review": str(n)}, {"If-Match": etag}))
     first = winner(answers, 200, 412)
-    assert system_stack("GET", path).json() == first.json()
+    assert system_crowd("GET", path).json() == first.json()
 
 
-def test_of_deletions_one_wins(system_stack):
-    path, _ = created(system_stack)
-    winner(at_once(lambda n: system_stack("DELETE", path)), 204, 404)
+def test_of_deletions_one_wins(system_crowd):
+    path, _ = created(system_crowd)
+    winner(at_once(lambda n: system_crowd("DELETE", path)), 204, 404)
 
 
-def test_a_change_and_a_deletion_of_one_etag_exclude_each_other(system_stack):
-    path, etag = created(system_stack)
+def test_a_change_and_a_deletion_of_one_etag_exclude_each_other(system_crowd):
+    path, etag = created(system_crowd)
     requests = [("PUT", path, {"review": "S"}), ("DELETE", path, None)]
-    counts = Counter(each.status_code for each in at_once(lambda n: system_stack(*requests[n % 2], {"If-Match": etag})))
+    counts = Counter(each.status_code for each in at_once(lambda n: system_crowd(*requests[n % 2], {"If-Match": etag})))
     if counts[200]:
         assert counts == {200: 1, 412: CLIENTS - 1}
     else:
         assert counts == {204: 1, 404: CLIENTS - 1}
-    assert len(system_stack.items()) == counts[200]
+    assert len(system_crowd.items()) == counts[200]
 
 
 LOST = pytest.mark.parametrize("fault", ["answer lost", "half an answer", "answer cut"])

@@ -217,9 +217,10 @@ def test_embedded_code_is_one_whole_file(code):
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
     assert bound.keys() - used == {"lambda_handler"}
     assert "from common import" not in code and '"""' not in code
-    ruff = [ROOT / ".venv/bin/ruff", "check", "--stdin-filename", "stacks/embedded.py", "-"]
-    done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    for looks in (["check"], ["format", "--check"]):
+        ruff = [ROOT / ".venv/bin/ruff", *looks, "--stdin-filename", "stacks/embedded.py", "-"]
+        done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture
@@ -297,11 +298,12 @@ def later():
 # --- Own
 
 print(of(re.escape("a")), B)
+# The end.
 """
 
 
 def test_code_is_put_together_with_what_it_needs(folder):
-    code = 'import re\n\nfrom common import B, of\n\n# --- Own\n\nprint(of(re.escape("a")), B)\n'
+    code = 'import re\n\nfrom common import B, of\n\n# --- Own\n\nprint(of(re.escape("a")), B)\n# The end.\n'
     assert embed.with_shared(code, folder) == SHARED
 
 
