@@ -82,7 +82,7 @@ def upload_of(item):
 
     S3 refuses what has another type or length than is signed, and, because of
     If-None-Match, what comes when there is an object already (S3 User Guide,
-    "Conditional requests").
+    "How to prevent object overwrites with conditional writes").
     """
     bound = {"ContentType": item["contentType"], "ContentLength": item["size"], "IfNoneMatch": "*"}
     upload, _ = keys_of(item["id"])
