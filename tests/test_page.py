@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 import screens
 import stack
-from conftest import NEVER_THROTTLED, ROOT, aws, create, create_stack, http_api, key_of, outputs, settled
+from conftest import NEVER_THROTTLED, ROOT, aws, create, create_stack, http_api, key_of, named, outputs, settled
 
 EXAMPLE = "https://example.com/a"
 LATER = "2999-01-01T00:00:00.000Z"
@@ -70,7 +70,7 @@ def fetch(url, method="GET", **headers):
 
 @pytest.fixture(scope="module")
 def page_url(engine, deployed):
-    return put_up(engine, "tests", deployed)
+    return put_up(engine, named("tests"), deployed)
 
 
 @pytest.fixture
@@ -1373,9 +1373,9 @@ def test_a_store_with_a_page_is_not_deleted(engine):
 
 
 def test_without_a_url_the_page_takes_that_of_the_store(engine, deployed):
-    create(engine, "plain-page", "addons/page.yml", {"Store": "tests"})
+    create(engine, "plain-page", "addons/page.yml", {"Store": named("tests")})
     url = stack.reachable(outputs(engine, "plain-page")["PageUrl"], engine.settings["AWS_ENDPOINT_URL"])
-    assert f'<meta name="store" content="{outputs(engine, "tests")["APIUrl"]}">' in fetch(url).text
+    assert f'<meta name="store" content="{outputs(engine, named("tests"))["APIUrl"]}">' in fetch(url).text
 
 
 # --- Without a network
