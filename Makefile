@@ -13,10 +13,13 @@ YES ?=
 EXPORT ?=
 FILE ?=
 API ?=
+DIR ?= backups
+KEEP ?= 30
 ROUNDS ?= 30
 
 bin = .venv/bin
 so = $(filter 1 yes true,$(1))
+quoted = '$(subst ','\'',$(1))'
 install = pip install --quiet --disable-pip-version-check
 addons = $(addprefix --addon ,$(ADDONS))
 templates = $(sort $(TEMPLATE) $(wildcard setupapidb.yml addons/*.yml stacks/*.yml))
@@ -64,6 +67,13 @@ import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bo
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
 
+backup: .venv/installed  ## write all links to a new file of a folder, and keep the newest (DIR=backups KEEP=30 API=URL, SIGN=1)
+	@$(bin)/python scripts/backup.py --dir $(call quoted,$(DIR)) --keep "$(KEEP)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
+
+retag: .venv/installed  ## give links another tag, or with TO= none, for one (FROM=old TO=new API=URL, DRY_RUN=1, SIGN=1)
+	@$(bin)/python scripts/retag.py --from=$(call quoted,$(FROM)) $(if $(filter undefined,$(origin TO)),,--to=$(call quoted,$(TO))) \
+		--api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
+
 cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
@@ -103,4 +113,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export cost bench lock
+.PHONY: help run test check format embed deploy status logs teardown import export backup retag cost bench lock
