@@ -74,6 +74,10 @@ retag: .venv/installed  ## give links another tag, or with TO= none, for one (FR
 	@$(bin)/python scripts/retag.py --from=$(call quoted,$(FROM)) $(if $(filter undefined,$(origin TO)),,--to=$(call quoted,$(TO))) \
 		--api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
 
+care: .venv/installed  ## look at the links: fill in titles, find what is gone (API=URL, PRIVATE=yes SAVE=yes SIGN=1)
+	@$(bin)/python scripts/care.py --api "$(API)" $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SAVE)),--save) \
+		$(if $(call so,$(SIGN)),--sign)
+
 cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
@@ -113,4 +117,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export backup retag cost bench lock
+.PHONY: help run test check format embed deploy status logs teardown import export backup retag care cost bench lock

@@ -6,38 +6,18 @@ deleted. Files of other stores in the folder are left alone.
 """
 
 import argparse
-import fcntl
 import os
 import re
 import sys
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 from api import client, pages
 from aws import TABLE, pages_of_table
-from program import Stop, add_api, end
+from program import Stop, add_api, alone, end, file_name_of
 from writing import save
 
 EXAMPLE = "For example: make backup DIR=backups KEEP=30 API=https://.../prod/link"
-
-
-def prefix_of(api):
-    """Return with what the names of a store's files begin: its host and path tell one store from another."""
-    return "links-" + re.sub("[^A-Za-z0-9.]+", "-", re.sub("^https?://", "", api)).strip("-")[:150] + "-"
-
-
-@contextmanager
-def alone(folder):
-    """Hold a folder, which is made if need be, while the block runs; Stop if another backup does."""
-    os.umask(0o077)  # links may be private
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Stop(f"Another backup into {folder} is under way, so this one is not made.") from None
-        yield
 
 
 def flush(path):
@@ -54,8 +34,8 @@ def backup(api, folder, keep, signed=False):
 
     Return the file, and how many links it has. Stop or OSError if it is not whole: then nothing is deleted.
     """
-    prefix = prefix_of(api)
-    with alone(folder):
+    prefix = f"links-{file_name_of(api)}-"
+    with alone(folder, "backup"):
         for part in folder.glob(f"{prefix}*.part"):  # of a run that was killed
             part.unlink()
         older = sorted(each for each in folder.glob(f"{prefix}*.jsonl") if is_backup(each.name, prefix))
