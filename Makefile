@@ -18,6 +18,7 @@ KEEP ?= 30
 ROUNDS ?= 30
 
 bin = .venv/bin
+mcp = .mcp/bin
 so = $(filter 1 yes true,$(1))
 quoted = '$(subst ','\'',$(1))'
 install = pip install --quiet --disable-pip-version-check
@@ -78,6 +79,9 @@ care: .venv/installed  ## look at the links: fill in titles, find what is gone (
 	@$(bin)/python scripts/care.py --api "$(API)" $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SAVE)),--save) \
 		$(if $(call so,$(SIGN)),--sign)
 
+mcp: .mcp/installed  ## serve a store to a language model, by the Model Context Protocol over stdio (API=URL, SIGN=1)
+	@$(mcp)/python clients/mcp_server.py --api "$(API)" $(if $(call so,$(SIGN)),--sign)
+
 cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
@@ -88,7 +92,7 @@ bench: .venv/tested .bench/installed  ## compare speed with other handlers (ROUN
 
 lock: .venv/installed  ## pin what each requirements.in asks for, and all that it needs
 	@$(bin)/$(install) uv==0.13.8
-	@for file in requirements tests/requirements; do \
+	@for file in requirements tests/requirements clients/requirements; do \
 		$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 			--custom-compile-command "make lock" $$file.in --output-file $$file.txt || exit; \
 	done
@@ -117,4 +121,11 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export backup retag care cost bench lock
+# What is printed to stdout would be taken for the protocol.
+.mcp/installed: clients/requirements.txt
+	@echo "Installing what a server of the Model Context Protocol needs into .mcp" >&2
+	@$(PYTHON) -m venv --clear .mcp >&2
+	@$(mcp)/$(install) --require-hashes --requirement clients/requirements.txt >&2
+	@touch $@
+
+.PHONY: help run test check format embed deploy status logs teardown import export backup retag care mcp cost bench lock
