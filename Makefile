@@ -79,6 +79,9 @@ care: .venv/installed  ## look at the links: fill in titles, find what is gone (
 	@$(bin)/python scripts/care.py --api "$(API)" $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SAVE)),--save) \
 		$(if $(call so,$(SIGN)),--sign)
 
+restore: .venv/installed  ## bring back links as they were at a time of the last 35 days (AT=2026-11-20T12:00Z STACK=apidb YES=1)
+	@$(bin)/python scripts/restore.py --stack $(STACK) --at "$(AT)" $(if $(call so,$(YES)),--yes)
+
 mcp: .mcp/installed  ## serve a store to a language model, by the Model Context Protocol over stdio (API=URL, SIGN=1)
 	@$(mcp)/python clients/mcp_server.py --api "$(API)" $(if $(call so,$(SIGN)),--sign)
 
@@ -128,4 +131,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@$(mcp)/$(install) --require-hashes --requirement clients/requirements.txt >&2
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export backup retag care mcp cost bench lock
+.PHONY: help run test check format embed deploy status logs teardown import export backup retag care restore mcp cost bench lock
