@@ -16,16 +16,16 @@ posts have the attribute `list`, its key.
 import random
 import re
 import time
-import uuid
 
 from boto3.dynamodb.conditions import Key
 
 from common import (
-    Error,
+    ID,
+    changed,
     check,
+    found,
     if_match,
-    must_be_done,
-    now,
+    new,
     reply_item,
     reply_list,
     require,
@@ -38,15 +38,13 @@ from common import (
 
 # --- Keys
 
-ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LIST = "published"
 
 
 def key_of(owner, owner_id, kind, kind_id):
     """Return the key of an item; Error 404 for an id that this API has not made."""
     for each in (owner_id, kind_id):
-        if not re.fullmatch(ID, each):
-            raise Error(404, f"There is no {owner.lower()} with this id.")
+        found(owner.lower(), re.fullmatch(ID, each))
     return {"PK": f"{owner}#{owner_id}", "SK": f"{kind}#{kind_id}"}
 
 
@@ -92,7 +90,7 @@ USER = {"firstName": (text, 100), "lastName": (text, 100), "profilePicture": (ur
 POST = {"userId": (identifier, ID), "postText": (text, 10_000), "postImage": (url, 2048)}
 POST |= {"status": (one_of, ["published", "draft"])}
 COMMENT = {"postId": (identifier, ID), "userId": (identifier, ID), "commentText": (text, 2000)}
-RECORD = dict.fromkeys([*COMMENT, "commentId", *USER, *POST, "createdAt", "updatedAt"])
+RECORD = ["userId", "postId", "commentId", *USER, *POST, *COMMENT, "createdAt", "updatedAt"]
 
 
 def record_of(item):
@@ -100,55 +98,39 @@ def record_of(item):
     return {name: item[name] for name in RECORD if name in item}
 
 
-def new(key, **values):
-    """Return a new item."""
-    moment = now()
-    return key | values | {"createdAt": moment, "updatedAt": moment, "etag": uuid.uuid4().hex}
-
-
 # --- Storage
 
 
 def find(what, key):
     """Return the item with this key as it is now; Error 404 if there is none."""
-    item = table.get_item(Key=key, ConsistentRead=True).get("Item")
-    if not item:
-        raise Error(404, f"There is no {what} with this id.")
-    return item
+    return found(what, table.get_item(Key=key, ConsistentRead=True).get("Item"))
 
 
-def put(item):
-    return {"Put": {"TableName": table.name, "Item": item}}
+def transact(needed, *items):
+    """Put these items if what is needed is there, a dict of what that is to its key; all is done, or nothing.
 
-
-def is_there(key):
-    return {"ConditionCheck": {"TableName": table.name, "Key": key, "ConditionExpression": "attribute_exists(PK)"}}
-
-
-def transact(checks, *items):
-    """Put these items if each of `checks` is there, a dict of what it is to its key; all is done, or nothing.
-
-    Error 404 for what is not there. Transactions that meet at an item refuse each other, so they are tried again.
+    Error 404 for what is not there. Transactions that meet at an item refuse each other, so that they are tried again,
+    which the SDK does not do (DynamoDB Developer Guide, "Transactions: How it works").
     """
-    client, parts = table.meta.client, [*map(is_there, checks.values()), *map(put, items)]
-    for attempt in range(5):
-        time.sleep(attempt * random.random() / 10)
+    client, of, there = table.meta.client, {"TableName": table.name}, {"ConditionExpression": "attribute_exists(PK)"}
+    parts = [{"ConditionCheck": {"Key": key, **there, **of}} for key in needed.values()]
+    parts += [{"Put": {"Item": item, **of}} for item in items]
+    for attempt in range(6):
         try:
             return client.transact_write_items(TransactItems=parts)
         except client.exceptions.TransactionCanceledException as failure:
             reasons = [reason["Code"] for reason in failure.response["CancellationReasons"]]
-            for what, reason in zip(checks, reasons):
-                if reason == "ConditionalCheckFailed":
-                    raise Error(404, f"There is no {what} with this id.") from failure
-            if attempt == 4 or "TransactionConflict" not in reasons:
+            for what, reason in zip(needed, reasons):
+                found(what, reason != "ConditionalCheckFailed")
+            if attempt == 5 or "TransactionConflict" not in reasons:
                 raise
+        time.sleep(random.random() * 2**attempt / 20)
 
 
 def change(request, what, key, given):
     """Change what is given of an item; return the answer to that."""
     require(given, f"The body must have something of the {what} to change.")
-    done, item = update(key, if_match(request), given)
-    must_be_done(done, item, what)
+    item = changed(what, *update(key, if_match(request), given))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
@@ -157,14 +139,13 @@ def view(request, what, key, first, last, shown):
 
     It is one Query. Without an item there is none of what the PK is of: 404.
     """
-    limit, start = request.page(r"[A-Z]+_[\w.:-]+")
-    start = start and start[0].replace("_", "#", 1)
+    limit, start = request.page(r"([A-Z]+)_([\w-]{1,64})")
+    start = start and f"{start[1]}#{start[2]}"
     require(not start or first <= start <= last, "cursor must be one from a Link header.")
     after = {"ExclusiveStartKey": key | {"SK": start}} if start else {}
     asked = Key("PK").eq(key["PK"]) & Key("SK").between(first, last)
     page = table.query(KeyConditionExpression=asked, Limit=limit, ConsistentRead=True, **after)
-    if not page["Items"] and not start:
-        raise Error(404, f"There is no {what} with this id.")
+    found(what, page["Items"] or start)
     records = [record_of(item) for item in page["Items"] if item["SK"].startswith(shown)]
     end = page.get("LastEvaluatedKey")
     return reply_list(request, records, limit, end and end["SK"].replace("#", "_", 1))
@@ -176,7 +157,7 @@ def view(request, what, key, first, last, shown):
 def create_user(request):
     """POST /users: store a user."""
     user_id, given = uuid7(), check(request.json(), USER, needed=["firstName"])
-    item = new(user_key(user_id), userId=user_id, **given)
+    item = new(user_key(user_id) | {"userId": user_id} | given)
     table.put_item(Item=item)  # an id is made once
     return reply_item(request, 201, record_of(item), item["etag"], {"Location": f"{request.url}/{user_id}"})
 
@@ -217,7 +198,7 @@ def create_post(request):
     """POST /post: store a post, and that it is there, if there is the user."""
     post_id, given = uuid7(), check(request.json(), POST, needed=["userId", "postText"])
     user_id = given["userId"]
-    item = new(post_key(user_id, post_id), postId=post_id, **{"status": "published"} | given)
+    item = new(post_key(user_id, post_id) | {"postId": post_id, "status": "published"} | given)
     if item["status"] == "published":
         item["list"] = LIST
     transact({"user": user_key(user_id)}, item, marker_key(post_id) | {"userId": user_id})
@@ -247,7 +228,7 @@ def create_comment(request):
     """POST /comment: store a comment if there are the post and the user."""
     comment_id, given = uuid7(), check(request.json(), COMMENT, needed=COMMENT)
     post_id = given["postId"]
-    item = new(comment_key(post_id, comment_id), commentId=comment_id, **given)
+    item = new(comment_key(post_id, comment_id) | {"commentId": comment_id} | given)
     transact({"post": marker_key(post_id), "user": user_key(given["userId"])}, item)
     location = f"{request.url.removesuffix('comment')}post/{post_id}/comments"
     return reply_item(request, 201, record_of(item), item["etag"], {"Location": location})

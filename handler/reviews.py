@@ -10,11 +10,13 @@ import uuid
 from boto3.dynamodb.conditions import Attr, Key
 
 from common import (
+    ID,
     Error,
+    changed,
     check,
+    found,
     if_match,
-    must_be_done,
-    now,
+    new,
     reply,
     reply_item,
     reply_list,
@@ -33,7 +35,6 @@ from common import (
 FIELDS = {"review": (text, 10_000), "name": (text, 100)}
 RECORD = ("id", "review", "name", "createdAt", "updatedAt")
 LIST = "all"
-ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 COLOURS = "Amber Azure Coral Golden Ivory Olive Ruby Silver".split()
 ANIMALS = "Badger Falcon Heron Lynx Marten Otter Robin Walrus".split()
 
@@ -45,8 +46,7 @@ def record_of(item):
 
 def key_of(review_id):
     """Return the key of an item; Error 404 if it can be none."""
-    if not re.fullmatch(ID, review_id):
-        raise Error(404, "There is no review with this id.")
+    found("review", re.fullmatch(ID, review_id))
     return {"id": review_id}
 
 
@@ -76,38 +76,33 @@ def create_review(request):
     printable = key is None or re.fullmatch("[ -~]{1,128}", key)
     require(printable, "Idempotency-Key must have 1 to 128 printable ASCII characters.")
     review_id = str(uuid.uuid5(uuid.NAMESPACE_OID, key)) if key else uuid7()
-    item = {"id": review_id, "name": made_up(review_id)} | given
-    item["createdAt"] = item["updatedAt"] = now()
     # What was sent stays known: what is stored may be changed before the request is repeated.
-    hidden = {"list": LIST, "etag": uuid.uuid4().hex, "sent": str(uuid.uuid5(uuid.NAMESPACE_OID, to_json(given)))}
-    item |= hidden
-    new, there = write(table.put_item, item["etag"], Attr("id").not_exists(), Item=item)
-    if not new and there["sent"] != item["sent"]:
+    sent = str(uuid.uuid5(uuid.NAMESPACE_OID, to_json(given)))
+    item = new({"id": review_id, "name": made_up(review_id), "list": LIST, "sent": sent} | given)
+    done, there = write(table.put_item, item["etag"], Attr("id").not_exists(), Item=item)
+    if not done and there["sent"] != sent:
         raise Error(409, "This Idempotency-Key was used for another review.")
-    there = item if new else there
+    there = item if done else there
     location = {"Location": f"{request.url}/{review_id}"}
-    return reply_item(request, 201 if new else 200, record_of(there), there["etag"], location)
+    return reply_item(request, 201 if done else 200, record_of(there), there["etag"], location)
 
 
 def get_review(request, review_id):
     """GET /reviews/{id}: a review, or 304 if the client has it."""
-    item = table.get_item(Key=key_of(review_id), ConsistentRead=True).get("Item")
-    if not item:
-        raise Error(404, "There is no review with this id.")
+    item = found("review", table.get_item(Key=key_of(review_id), ConsistentRead=True).get("Item"))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
 def put_review(request, review_id):
     """PUT /reviews/{id}: set the text, and the name if there is one. What is not there is not created."""
     given = check(request.json(), FIELDS, needed=["review"])
-    done, item = update(key_of(review_id), if_match(request), given)
-    must_be_done(done, item, "review")
+    item = changed("review", *update(key_of(review_id), if_match(request), given))
     return reply_item(request, 200, record_of(item), item["etag"])
 
 
 def delete_review(request, review_id):
     """DELETE /reviews/{id}: forget a review."""
-    must_be_done(*write(table.delete_item, None, if_match(request), Key=key_of(review_id)), "review")
+    changed("review", *write(table.delete_item, None, if_match(request), Key=key_of(review_id)))
     return reply(204)
 
 

@@ -3,7 +3,8 @@
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
 relative to the template, as its `Code.ZipFile`: line by line, but without
 docstrings, since each byte of a template counts. Where it reads a text beside
-it, by Path(__file__).with_name("page.html").read_text(), it gets the text.
+it, by Path(__file__).with_name("page.html").read_text(), it gets the text, line
+by line too, but without comments, empty lines and indentation.
 Where it imports from a module beside it, by `from common import ...`, what it
 imports stands before its own code, with all that that needs of the module.
 
@@ -87,7 +88,7 @@ def with_texts(code, folder):
     """Return Python code in which the text of a file beside it stands where the code reads that file."""
 
     def literal(call):
-        text = (folder / call[1]).read_bytes().decode()
+        text = re.sub(r"^(?:\s*//.*\n|\s+)", "", (folder / call[1]).read_bytes().decode(), flags=re.M)
         if '"""' in text or text[-1:] in ('"', "\\"):
             raise ValueError(f'{folder / call[1]} must not have """ in it, nor end with a quote or backslash.')
         return f'r"""{text}"""'
@@ -113,11 +114,13 @@ class Statement:
 
 
 def statements(code):
-    """Return the imports of Python code as (module or "", name as ...), and all else as Statements."""
+    """Return the imports of code as (module or "", name as ...), without comments, and all else as Statements."""
     lines, imports, others, above, banner = code.splitlines(keepends=True), [], [], 0, ""
-    for node in ast.parse(code).body:
-        text = "".join(lines[above : node.end_lineno])
-        above = node.end_lineno
+    nodes = ast.parse(code).body
+    for node in nodes:
+        end = len(lines) if node is nodes[-1] else node.end_lineno
+        text = "".join(lines[above:end])
+        above = end
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             imports += [(getattr(node, "module", ""), ast.unparse(name)) for name in node.names]
         else:
@@ -134,6 +137,15 @@ def needed(names, there):
     return kept if more == names else needed(more, there)
 
 
+def joined(parts):
+    """Return Statements as code, under their banners; what is for the formatter only is left out."""
+    code, banner = "", ""
+    for each in parts:
+        code += (f"\n\n{each.banner}" if each.banner != banner else "") + each.text
+        banner = each.banner
+    return re.sub(r"^# fmt: o(n|ff)\n", "", code, flags=re.M).strip("\n") + "\n"
+
+
 def import_lines(imports, code):
     """Return the import statements of those imports that this code uses, in ruff's order."""
     used = {each.id for each in ast.walk(ast.parse(code)) if isinstance(each, ast.Name)}
@@ -146,13 +158,13 @@ def import_lines(imports, code):
         names = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
         line = f"from {module} import {', '.join(names)}\n" if module else f"import {place}\n"
         blocks[place.split(".")[0] in sys.stdlib_module_names] += line
-    return "\n".join(blocks.values())
+    return "\n".join(filter(None, blocks.values()))
 
 
 def with_shared(code, folder):
     """Return Python code before which stands what it imports from a module beside it, and all that that needs.
 
-    Code that imports nothing so is returned as it is.
+    Code that imports nothing so is returned as it is. ValueError for what the module does not have.
     """
     imports, own = statements(code)
     beside = {module for module, _ in imports if module and (folder / f"{module}.py").exists()}
@@ -161,13 +173,11 @@ def with_shared(code, folder):
     (module,) = beside  # of more than one the order would have to be found
     more, there = statements(concise((folder / f"{module}.py").read_bytes().decode()))
     wanted = {name for place, name in imports if place == module}
-    body, banner = "", ""
-    for each in needed(wanted, there) + own:
-        # What is for the formatter is of no use where nothing is formatted.
-        text = re.sub(r"^# fmt: o(n|ff)\n", "", each.text, flags=re.M)
-        body += (f"\n\n{each.banner}" if each.banner != banner else "") + text
-        banner = each.banner
-    return import_lines(more + [each for each in imports if each[0] != module], body) + body
+    missing = wanted.difference(*(each.binds() for each in there))
+    if missing:
+        raise ValueError(f"{folder / module}.py has no {', '.join(sorted(missing))}.")
+    body = joined(needed(wanted, there)) + "\n\n" + joined(own)
+    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body
 
 
 def with_sources(template):

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 from charset_normalizer import from_bytes
 
-TITLE, NOTES = 512, 8192  # characters that the API takes
+from record import CONTROL, NOTES, TITLE
+
 SECONDS = 5  # that the start of a page may take to be read
 UNFINISHED = 32768  # characters of a tag, comment or text of which the end has not come
 
@@ -85,7 +86,7 @@ def decoded(body, kind):
 
 def clean(text, most):
     """Return a text on one line, of so many characters at most, without what the API takes in none."""
-    text = re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text)
+    text = re.sub("[\x7f-\x9f]", " ", CONTROL.sub(" ", text))
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "\u2026"
 

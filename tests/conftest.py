@@ -6,18 +6,21 @@ the local engine, deployed from the template with IAM enforced.
 """
 
 import contextlib
+import functools
+import io
 import json
 import os
+import random
 import re
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import pytest
+from awscli.clidriver import create_clidriver
 from cfnlint.decode import decode
 from playwright.sync_api import expect, sync_playwright
 
@@ -218,9 +221,12 @@ def browser():
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that is free: none of those that systems give to connections, which could take it meanwhile."""
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("No port is free.")
 
 
 @pytest.fixture(scope="session")
@@ -230,14 +236,27 @@ def engine():
         yield running
 
 
+@functools.cache
+def command_line(endpoint):
+    """Return the AWS CLI for an endpoint. It runs in this process: to start it takes a hundred times as long as a call."""
+    return create_clidriver()
+
+
 def aws(engine, *arguments, fails=False):
     """Run the AWS CLI on the local engine; return what it printed, as JSON if it is."""
-    command = [sys.executable, "-m", "awscli", *arguments]
-    done = subprocess.run(command, env=engine.settings, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode != 0) == fails, done.stderr
+    printed, said = io.StringIO(), io.StringIO()
+    settings = engine.settings | {"AWS_DATA_PATH": os.environ["AWS_DATA_PATH"]}  # which awscli sets when it is imported
+    with (
+        mock.patch.dict(os.environ, settings, clear=True),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+    ):
+        code = command_line(engine.settings["AWS_ENDPOINT_URL"]).main([*map(str, arguments)])
+    assert (code != 0) == fails, said.getvalue()
     if fails:
-        return done.stderr
-    return json.loads(done.stdout) if done.stdout.strip() else None
+        return said.getvalue()
+    return json.loads(printed.getvalue()) if printed.getvalue().strip() else None
 
 
 def settled(engine, name):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import boto3
@@ -31,6 +32,7 @@ from conftest import (
     resource_ids,
 )
 from test_access import signed
+from test_races import CLIENTS
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -62,6 +64,14 @@ def make_table(name):
     boto3.client("dynamodb", "us-east-1").create_table(
         TableName=name, **{part: table[part] for part in shape if part in table}
     )
+
+
+@contextlib.contextmanager
+def on_moto(name, settings={}):
+    """Give the function of a system as a module that has these settings, on a table of moto."""
+    with mock_aws(), handler_of(name, settings) as module:
+        make_table(name)
+        yield module
 
 
 def sender(module):
@@ -147,11 +157,24 @@ def system_stack(deployed_system):
 
 
 @pytest.fixture(scope="module")
+def warm_system(deployed_system):
+    """A system with a process of its function for each of many clients: to start all of them at once takes too long."""
+    for clients in range(5, CLIENTS + 1, 5):
+        with ThreadPoolExecutor(clients) as threads:
+            list(threads.map(lambda _: deployed_system.send("GET", "/nowhere", {}, None), range(clients)))
+    return deployed_system
+
+
+@pytest.fixture
+def system_crowd(warm_system):
+    emptied(warm_system.table)
+    return warm_system
+
+
+@pytest.fixture(scope="module")
 def loaded_system(request):
     """The function of a system as a module, on a table of moto; `system_events` empties it for each test."""
-    name = request.module.STACK
-    with mock_aws(), handler_of(name, {}) as module:
-        make_table(name)
+    with on_moto(request.module.STACK, getattr(request.module, "SETTINGS", {})) as module:
         yield module
 
 
@@ -199,23 +222,30 @@ def system(request):
 
 
 @contextlib.contextmanager
-def without(engine, stack_name, action):
-    """Take an action out of the role of a stack's function while the block runs."""
+def without(engine, stack_name, action, role="Role", resource=""):
+    """Take an action out of a role of a stack while the block runs; only on ARNs with this in them, if so."""
     iam = boto3.client("iam", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
-    role = resource_ids(engine, stack_name)["Role"]
-    (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    policy = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-    left = json.loads(json.dumps(policy))
-    for statement in left["Statement"]:
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        statement["Action"] = [each for each in actions if each != action]
-    left["Statement"] = [statement for statement in left["Statement"] if statement["Action"]]
-    assert left != policy, action
-    iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(left))
+    role, before = resource_ids(engine, stack_name)[role], {}
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        before[name] = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    after = json.loads(json.dumps(before))
+    for policy in after.values():
+        for statement in policy["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            if resource in json.dumps(statement["Resource"]):
+                statement["Action"] = [each for each in actions if each != action]
+        policy["Statement"] = [statement for statement in policy["Statement"] if statement["Action"]]
+    assert after != before, action
+
+    def put(policies):
+        for name, policy in policies.items():
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+
+    put(after)
     try:
         yield
     finally:
-        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(policy))
+        put(before)
 
 
 def fails_inside(answer):
@@ -230,21 +260,26 @@ def is_cors(system, path, allowed):
     assert answer.status_code == 200
     assert answer.headers["Allow"] == answer.headers["Access-Control-Allow-Methods"] == allowed
     assert answer.headers["Access-Control-Allow-Headers"] == "*, Authorization"
+    # API Gateway may take a method from a header, after it has let OPTIONS pass without a signature.
+    system.refuses(400, "X-HTTP-Method-Override is not taken", "POST", path, {}, {"X-HTTP-Method-Override": "POST"})
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - set(allowed.split(", ")):
         refused = system.refuses(405, f"{method} does not work here", method, path, {})
         assert refused.headers["Allow"] == allowed
 
 
-def is_closed(engine, name, path, body):
-    """See that with Access=iam a system answers signed requests only, also beside another stack of it that is open."""
+def is_closed(engine, name, paths, body):
+    """See that with Access=iam a system answers signed requests only; `paths` are one to GET, one to POST this body to.
+
+    Return how many items it has then.
+    """
     with system_at(engine, name, f"iam-{name}", NEVER_THROTTLED | {"Access": "iam"}) as system:
         user = Credentials("test", "test")
-        for method, sent in (("GET", None), ("POST", body)):
+        for method, path, sent in (("GET", paths[0], None), ("POST", paths[1], body)):
             refused = system(method, path, sent)
             assert refused.status_code == 403
             assert refused.json()["Error"] == "API Gateway refused this: MISSING_AUTHENTICATION_TOKEN."
             answer = system(method, path, sent and json.dumps(sent), signed(system, user, method, path, sent))
             assert answer.status_code in (200, 201), answer.text
-        assert system("OPTIONS", path).status_code == 200
+            assert system("OPTIONS", path).status_code == 200
         assert outputs(engine, f"iam-{name}")["Access"] == "iam"
         return len(system.items())

@@ -8,7 +8,6 @@ import pytest
 from cfnlint.decode import decode
 
 import addons
-import deleting
 import deploying
 import show
 import stack
@@ -71,13 +70,6 @@ def test_each_parameter_of_an_add_on_is_explained(path):
     for parameter in template["Parameters"].values():
         assert parameter.keys() >= {"Description", "Type", "Default", "ConstraintDescription"}
         assert parameter.keys() & {"AllowedPattern", "AllowedValues", "MinValue"}
-
-
-@pytest.mark.parametrize("path", ADDONS, ids=lambda path: path.stem)
-def test_what_is_left_of_an_add_on_can_be_looked_for(path):
-    parts = "Method Resource Deployment Stage GatewayResponse".split()
-    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
-    assert {each["Type"] for each in content(path)["Resources"].values()} <= deleting.LOOKUPS.keys() | parts
 
 
 # --- The alarms
@@ -294,7 +286,7 @@ def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false"} | email
     assert had["DashboardName"] == "both-alarms-us-east-1"
     capsys.readouterr()
-    show.show(had)
+    show.show(had, TEMPLATE)
     assert capsys.readouterr().out.startswith(f"\nThe API is at {url}\nIts page is at {url}\n\n")
 
     addons.deploy("both", TEMPLATE, ["fake"], {"StoreUrl": "https://links.example.com/link"})

@@ -503,8 +503,15 @@ def d():
     assert block.value.endswith('def d():\n    """What d is, and there is nothing else."""\n')
 
 
-@pytest.mark.parametrize("text", ["<p>\\n ${x} 'a' \"b\" \\\n", "<\n\n  indented\n"])
-def test_a_text_that_the_code_reads_is_embedded_as_it_is(copy, monkeypatch, text):
+@pytest.mark.parametrize(
+    "text, line_by_line",
+    [
+        ("<p>\\n ${x} 'a' \"b\" \\\n", "<p>\\n ${x} 'a' \"b\" \\\n"),
+        ("<\n\n  indented\n", "<\nindented\n"),
+        ("// Why.\na // b\n\n  // How.\n  // When.\n  'https://c'\n", "a // b\n'https://c'\n"),
+    ],
+)
+def test_a_text_that_the_code_reads_is_embedded_without_its_comments(copy, monkeypatch, text, line_by_line):
     handler = copy.parent / "handler"
     (handler / "index.py").write_text(
         'from pathlib import Path\nA = Path(__file__).with_name("page.html").read_text()\n'
@@ -514,7 +521,7 @@ def test_a_text_that_the_code_reads_is_embedded_as_it_is(copy, monkeypatch, text
     block = embed.child(embed.resources(copy.read_text())["Function"], "Properties", "Code", "ZipFile")
     embedded = {}
     exec(block.value, embedded)
-    assert embedded["A"] == text
+    assert embedded["A"] == line_by_line
     (handler / "page.html").write_text(text + "<p>\n")
     assert run(monkeypatch, "--check", copy) == f"{copy} differs from its sources. Run: make embed"
 
