@@ -14,11 +14,15 @@ YES ?=
 EXPORT ?=
 FILE ?=
 API ?=
+DIR ?= backups
+KEEP ?= 30
 ROUNDS ?= 30
 ON = engine
 
 bin = .venv/bin
+mcp = .mcp/bin
 so = $(filter 1 yes true,$(1))
+quoted = '$(subst ','\'',$(1))'
 install = pip install --quiet --disable-pip-version-check
 stack = --template $(TEMPLATE) $(if $(STACK),--stack $(STACK)) $(if $(call so,$(YES)),--yes)
 addons = $(addprefix --addon ,$(ADDONS))
@@ -67,6 +71,23 @@ import: .venv/installed  ## store the links of a file, table, server or URL (FIL
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
 
+backup: .venv/installed  ## write all links to a new file of a folder, and keep the newest (DIR=backups KEEP=30 API=URL, SIGN=1)
+	@$(bin)/python scripts/backup.py --dir $(call quoted,$(DIR)) --keep "$(KEEP)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
+
+retag: .venv/installed  ## give links another tag, or with TO= none, for one (FROM=old TO=new API=URL, DRY_RUN=1, SIGN=1)
+	@$(bin)/python scripts/retag.py --from=$(call quoted,$(FROM)) $(if $(filter undefined,$(origin TO)),,--to=$(call quoted,$(TO))) \
+		--api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
+
+care: .venv/installed  ## look at the links: fill in titles, find what is gone (API=URL, PRIVATE=yes SAVE=yes SIGN=1)
+	@$(bin)/python scripts/care.py --api "$(API)" $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SAVE)),--save) \
+		$(if $(call so,$(SIGN)),--sign)
+
+restore: .venv/installed  ## bring back links as they were at a time of the last 35 days (AT=2026-11-20T12:00Z STACK=apidb YES=1)
+	@$(bin)/python scripts/restore.py $(if $(STACK),--stack $(STACK)) --at "$(AT)" $(if $(call so,$(YES)),--yes)
+
+mcp: .mcp/installed  ## serve a store to a language model, by the Model Context Protocol over stdio (API=URL, SIGN=1)
+	@$(mcp)/python clients/mcp_server.py --api "$(API)" $(if $(call so,$(SIGN)),--sign)
+
 cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scripts/prices.toml
 	@$(bin)/python scripts/cost.py
 
@@ -77,7 +98,7 @@ bench: .venv/tested .bench/installed  ## compare speed with other handlers (ROUN
 
 lock: .venv/installed  ## pin what each requirements.in asks for, and all that it needs
 	@$(bin)/$(install) uv==0.13.8
-	@for file in requirements tests/requirements; do \
+	@for file in requirements tests/requirements clients/requirements; do \
 		$(bin)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 			--custom-compile-command "make lock" $$file.in --output-file $$file.txt || exit; \
 	done
@@ -106,4 +127,11 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export cost bench lock
+# What is printed to stdout would be taken for the protocol.
+.mcp/installed: clients/requirements.txt
+	@echo "Installing what a server of the Model Context Protocol needs into .mcp" >&2
+	@$(PYTHON) -m venv --clear .mcp >&2
+	@$(mcp)/$(install) --require-hashes --requirement clients/requirements.txt >&2
+	@touch $@
+
+.PHONY: help run test check format embed deploy status logs teardown import export backup retag care restore mcp cost bench lock

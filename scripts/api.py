@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from types import SimpleNamespace
+from urllib.parse import quote, urlencode
 
 import urllib3
 
@@ -137,9 +138,9 @@ def following(answer):
     return found and found[1]
 
 
-def pages(send):
-    """Yield the pages of all links, newest first: lists of records."""
-    query = "?limit=1000"
+def pages(send, wanted={}):
+    """Yield the pages of all links, or of those `wanted`, such as {"tag": "a"}, newest first: lists of records."""
+    query = "?" + urlencode({"limit": 1000, **wanted}, quote_via=quote)
     while query is not None:
         answer = send("GET", query)
         if not isinstance(answer.value, list):

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
@@ -306,6 +307,8 @@ def aws(engine, *arguments, fails=False):
         contextlib.redirect_stderr(said),
     ):
         code = command_line(engine.settings.get("AWS_ENDPOINT_URL")).main([*map(str, arguments)])
+    if code == 128 + signal.SIGINT:  # the CLI has taken Ctrl-C
+        raise KeyboardInterrupt
     assert (code != 0) == fails, said.getvalue()
     if fails:
         return said.getvalue()

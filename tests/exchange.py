@@ -124,7 +124,7 @@ def server(answer, asked=None):
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-        do_POST = do_PUT = do_GET
+        do_POST = do_PUT = do_PATCH = do_GET
 
         def log_message(self, *_):
             pass

@@ -1325,8 +1325,6 @@ def test_a_store_may_allow_its_page_alone(context, complaints, engine):
         allow("https://example.com")
         page.goto(url)
         expect(page.locator("#state")).to_contain_text("The link store cannot be reached (0); try again.")
-        assert complaints
-        complaints.clear()
         allow(url.removesuffix("/prod/"))
         press(page, "Retry")
         expect(page.locator("#empty")).to_be_visible()
@@ -1337,6 +1335,8 @@ def test_a_store_may_allow_its_page_alone(context, complaints, engine):
         save(page, Title="A")
         saved(page)
         assert [record["title"] for record in api.all()] == ["A"]
+    assert any("CORS policy" in each for each in complaints)
+    complaints[:] = [each for each in complaints if not re.search("CORS policy|ERR_FAILED", each)]
 
 
 def test_a_reload_moves_the_page_only_if_it_has_changed(page):
