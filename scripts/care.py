@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 import visiting
 from api import CHANGED, GONE, SAME, change, client, pages
-from program import WORKERS, Stop, add_api, alone, end, file_name_of, printable
+from folder import alone, file_name_of
+from program import WORKERS, Stop, add_api, end, printable
 from titles import described
 from visiting import ALIVE, NO_HOST, UNCLEAR
 

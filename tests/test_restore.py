@@ -13,7 +13,7 @@ import restore
 from conftest import aws, resource_ids
 from exchange import BASE
 from program import Stop
-from test_keeping import make, run
+from programs import make, run
 
 AT = datetime.now(timezone.utc) - timedelta(hours=1)
 
