@@ -284,7 +284,7 @@ def care(send, folder, name, options, visit=visiting.visit, now=time.time):
 
 def tally(counts, others):
     counts = [f"{count} {word}" for word, count in counts.items()]
-    return ", ".join(counts + ([f"{others} looked at before"] if others else [])) or "There are no links"
+    return ", ".join(counts + ([f"{others} looked at before"] if others else [])) or "nothing was looked at"
 
 
 def main():

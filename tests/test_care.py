@@ -1,8 +1,12 @@
 """What make care finds of a page, whatever that sends, what it never asks, and what it then does to the links."""
 
 import datetime
+import re
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,7 +19,8 @@ import api
 import care
 import titles
 import visiting
-from exchange import BASE, server
+from conftest import ROOT
+from exchange import BASE, server, without_settings
 from hostile import GERMAN, JAPANESE, PAGES, answer, serving, to
 from programs import make, run
 from visiting import ALIVE, GONE, NO_HOST, PRIVATE, UNCLEAR
@@ -361,7 +366,7 @@ def test_a_name_that_leads_elsewhere_begins_anew(store, web, caring):
     store.api("PATCH", "/link/named", {"link": web.url + "gone"})
     assert caring(days=7) == [f"gone: {web.url}gone: answered 404", "1 gone"]
     store.api("DELETE", "/link/named")
-    assert caring(days=7) == ["There are no links"]
+    assert caring(days=7) == ["nothing was looked at"]
 
 
 def test_a_host_that_is_unknown_is_gone_only_if_this_machine_is_online(store, web, caring):
@@ -430,6 +435,37 @@ def test_what_was_stopped_goes_on_where_it_was(store, web, caring):
         caring(visit=stopping)
     assert "Not complete: 3 gone. Run it again to go on." in caring.capsys.readouterr().err
     assert caring()[-1] == "3 gone, 3 looked at before"
+
+
+def test_ctrl_c_ends_it_which_says_so(store, tmp_path):
+    waiting = threading.Event()
+
+    def hanging(connection, over):
+        waiting.set()
+        over.wait(60)
+
+    with serving({"page": answer(), "hanging": hanging}) as server:
+        for name in ("hanging", "page"):  # the newest comes first
+            store.api.post(server.url + name, title="T", notes="N")
+        arguments = "--api", store.url, "--private", "--state", str(tmp_path), "--pause", "0"
+        command = [sys.executable, "scripts/care.py", *arguments]
+        program = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=without_settings()
+        )
+        try:
+            assert waiting.wait(60)
+            program.send_signal(signal.SIGINT)
+            printed, problems = program.communicate(timeout=60)
+        finally:
+            program.kill()
+            program.communicate()
+        assert (program.returncode, printed) == (130, "")
+        done = re.fullmatch(
+            "Not complete: (1 alive|nothing was looked at). Run it again to go on.\nInterrupted.\n", problems
+        )
+        server.pages["hanging"] = answer()
+        code, (counts,), _ = run("care", *arguments)
+    assert (code, counts) == (0, "1 alive, 1 looked at before" if done[1] == "1 alive" else "2 alive")
 
 
 def test_what_the_api_refuses_is_said_and_tried_again(store, web, caring):
