@@ -17,6 +17,7 @@ API ?=
 DIR ?= backups
 KEEP ?= 30
 ROUNDS ?= 30
+ON = engine
 
 bin = .venv/bin
 mcp = .mcp/bin
@@ -34,8 +35,9 @@ run: .venv/installed  ## start the store and its page on this machine (TEMPLATE=
 	@$(bin)/python scripts/local.py $(if $(PORT),--port $(PORT)) --state $(STATE) $(stack) $(addons) \
 		$(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
-test: check  ## check, then run all tests
-	@$(bin)/pytest -n 2 --dist loadfile tests
+# Two workers, with a local engine each; on AWS one, which can ask. ON in the environment does not count.
+test: check  ## check, then run all tests; or those for an account of AWS on it, which asks before (ON=aws YES=1)
+	@$(bin)/pytest --on $(ON) $(if $(filter aws,$(ON)),$(if $(call so,$(YES)),--yes),-n 2 --dist loadfile) tests
 
 check: .venv/tested  ## see that the templates are valid, complete and small enough, the code in form; write nothing
 	@$(bin)/python scripts/embed.py --check $(templates)

@@ -66,7 +66,7 @@ def error_of(failure):
         told = failure.response
         passes = told["ResponseMetadata"]["HTTPStatusCode"] >= 500 or re.search(PASSING, told["Error"]["Code"])
     if passes:
-        return Error(503, "The table is busy; try again soon.", {"Retry-After": "1"})
+        return Error(503, "AWS is busy; try again soon.", {"Retry-After": "1"})
     return Error(500, "Something went wrong here; the log has it under the reference.")
 
 

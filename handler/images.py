@@ -17,7 +17,7 @@ import boto3
 from boto3.dynamodb.conditions import Attr
 from botocore.config import Config
 
-from common import ID, Error, check, config, now, number, reply, require, respond, table, to_json, write
+from common import ID, check, config, found, new, number, reply, require, respond, table, to_json, write
 
 # --- Settings
 
@@ -64,10 +64,8 @@ def record_of(item):
 
 def find(image_id):
     """Return the item with this id as it is now; Error 404 if there is none."""
-    item = re.fullmatch(ID, image_id) and table.get_item(Key={"id": image_id}, ConsistentRead=True).get("Item")
-    if not item:
-        raise Error(404, "There is no image with this id.")
-    return item
+    found("image", re.fullmatch(ID, image_id))
+    return found("image", table.get_item(Key={"id": image_id}, ConsistentRead=True).get("Item"))
 
 
 # --- Signed URLs
@@ -84,7 +82,7 @@ def upload_of(item):
 
     S3 refuses what has another type or length than is signed, and, because of
     If-None-Match, what comes when there is an object already (S3 User Guide,
-    "Conditional requests").
+    "How to prevent object overwrites with conditional writes").
     """
     bound = {"ContentType": item["contentType"], "ContentLength": item["size"], "IfNoneMatch": "*"}
     upload, _ = keys_of(item["id"])
@@ -101,10 +99,9 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 def create_image(request):
     """POST /images: make an image that waits for its bytes, and say where to put them."""
-    item = {"id": str(uuid.uuid4()), "status": "waiting_for_upload"}
-    item |= check(request.json(), FIELDS, needed=FIELDS)
-    item["createdAt"] = item["updatedAt"] = now()
-    item |= {"etag": uuid.uuid4().hex, "expiresAt": int(time.time()) + UNUSED_SECONDS}
+    given = check(request.json(), FIELDS, needed=FIELDS)
+    item = new({"id": str(uuid.uuid4()), "status": "waiting_for_upload", **given})
+    item["expiresAt"] = int(time.time()) + UNUSED_SECONDS
     table.put_item(Item=item)  # nobody knows its id yet, so it does no harm if the SDK does it again
     headers = {"Location": f"{request.url}/{item['id']}"} | NO_STORE
     return reply(201, to_json(record_of(item) | upload_of(item)), headers)

@@ -38,7 +38,8 @@ except ModuleNotFoundError:
 UPLOADS, THUMBNAILS = "uploads/", "thumbnails/"
 SIDES = {"large": 1280, "medium": 480, "small": 160}  # the longest side in pixels, from large to small
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
-MOST_PIXELS, MOST_SIDE = 50_000_000, 65_535  # what JPEG has; each row takes memory too
+MOST_PIXELS = 50_000_000
+MOST_SIDE = 65_535  # as a JPEG has; each row of pixels takes memory of its own
 MOST_SECONDS = 20  # of CPU
 # What costs time each time that it comes, and a photo has a few of: passes over all pixels
 # ("Two Issues with the JPEG Standard", libjpeg-turbo.org), and metadata that is joined or inflated.
@@ -62,7 +63,11 @@ class TooLong(BaseException):
 
 @contextlib.contextmanager
 def time_limit():
-    """Raise TooLong in the block when it has taken MOST_SECONDS of CPU."""
+    """Raise TooLong in the block when it has taken MOST_SECONDS of CPU.
+
+    Only the main thread can have that; it is the one in which Lambda calls a
+    handler (aws-lambda-python-runtime-interface-client, bootstrap.run).
+    """
 
     def stop(*_):
         raise TooLong

@@ -4,7 +4,7 @@ A function with `Metadata: {Source: handler/index.py}` gets that file, a path
 relative to the template, as its `Code.ZipFile`: line by line, but without
 docstrings, since each byte of a template counts. Where it reads a text beside
 it, by Path(__file__).with_name("page.html").read_text(), it gets the text, line
-by line too, but without comments, empty lines and indentation.
+by line too, but without the lines that are a comment of JavaScript.
 Where it imports from a module beside it, by `from common import ...`, what it
 imports stands before its own code, with all that that needs of the module.
 
@@ -88,7 +88,7 @@ def with_texts(code, folder):
     """Return Python code in which the text of a file beside it stands where the code reads that file."""
 
     def literal(call):
-        text = re.sub(r"^(?:\s*//.*\n|\s+)", "", (folder / call[1]).read_bytes().decode(), flags=re.M)
+        text = re.sub("^ *//.*\n", "", (folder / call[1]).read_bytes().decode(), flags=re.M)
         if '"""' in text or text[-1:] in ('"', "\\"):
             raise ValueError(f'{folder / call[1]} must not have """ in it, nor end with a quote or backslash.')
         return f'r"""{text}"""'

@@ -2,10 +2,11 @@
 
 `api` runs a test twice: once it hands recorded events of API Gateway to the
 handler, on moto's DynamoDB; once it sends HTTP requests to the whole stack on
-the local engine, deployed from the template with IAM enforced.
+the local engine, deployed from the template with IAM enforced, or on AWS (account.py).
 """
 
 import contextlib
+import fcntl
 import functools
 import io
 import json
@@ -14,10 +15,12 @@ import random
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import boto3
 import httpx
 import pytest
 from awscli.clidriver import create_clidriver
@@ -28,11 +31,17 @@ import cost
 import local
 import stack
 
-pytest_plugins = ["exchange", "stacks"]
+pytest_plugins = ["account", "exchange", "stacks"]
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
 NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
+RUN = f"apidb-test-{random.SystemRandom().randrange(16**6):06x}"  # begins the names of what this run makes
+PATIENCE = 600  # seconds until what must come has not come
+
+# What a run on AWS sends and makes at most: more is refused, so that it costs no more than it has said.
+MOST = {"requests": 10_000, "bytes": 60_000_000, "stacks": 30}
+spent = dict.fromkeys(MOST, 0)
 
 
 class Api:
@@ -229,11 +238,49 @@ def free_port():
     raise OSError("No port is free.")
 
 
+def named(name):
+    """Return the name of a stack, or of a user, of this run."""
+    return f"{RUN}-{name}"
+
+
+def eventually(condition, what="what is waited for"):
+    """Return what condition() gives as soon as that is true; fail after ten minutes of other values.
+
+    On AWS much becomes so a moment later: keys, policies, deployments, indexes, logs, metrics.
+    """
+    end, pause = time.monotonic() + PATIENCE, 0.02
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} has not come"
+        time.sleep(pause)
+        pause = min(2 * pause, 5)
+    return found
+
+
 @pytest.fixture(scope="session")
-def engine():
-    """A local engine of this test run."""
+def engine(pytestconfig):
+    """A local engine of this test run; with --on aws, in its place, the account, which has no process."""
+    if pytestconfig.getoption("on") == "aws":
+        settings = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "10"} | os.environ
+        region = boto3.Session().region_name  # may be that of a profile
+        yield local.Engine(None, settings | {"AWS_DEFAULT_REGION": region, "AWS_DEFAULT_OUTPUT": "json"})
+        return
     with local.engine(free_port()) as running:
         yield running
+
+
+def spend(engine, **more):
+    """Count requests, bytes sent, stacks; on AWS fail at more than was agreed to."""
+    for what, count in more.items():
+        spent[what] += count
+        assert engine.process or spent[what] <= MOST[what], f"a run was to have at most {MOST[what]:,} {what}"
+
+
+@contextlib.contextmanager
+def alone():
+    """Keep the other worker of pytest from what needs all of the machine, while the block does."""
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache
@@ -243,7 +290,10 @@ def command_line(endpoint):
 
 
 def aws(engine, *arguments, fails=False):
-    """Run the AWS CLI on the local engine; return what it printed, as JSON if it is."""
+    """Run the AWS CLI on the local engine, or on AWS; return what it printed, as JSON if it is.
+
+    If it `fails`, which must be so, return what it complained of.
+    """
     printed, said = io.StringIO(), io.StringIO()
     settings = engine.settings | {"AWS_DATA_PATH": os.environ["AWS_DATA_PATH"]}  # which awscli sets when it is imported
     with (
@@ -252,20 +302,37 @@ def aws(engine, *arguments, fails=False):
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(said),
     ):
-        code = command_line(engine.settings["AWS_ENDPOINT_URL"]).main([*map(str, arguments)])
+        code = command_line(engine.settings.get("AWS_ENDPOINT_URL")).main([*map(str, arguments)])
     assert (code != 0) == fails, said.getvalue()
     if fails:
         return said.getvalue()
     return json.loads(printed.getvalue()) if printed.getvalue().strip() else None
 
 
+@functools.cache
+def session_of(endpoint, region):
+    return boto3.Session(region_name=region)
+
+
+def client(engine, service, kind="client"):
+    """Return a client of boto3 for the engine, or for AWS; or with "resource" one of its resources."""
+    with mock.patch.dict(os.environ, engine.settings, clear=True):
+        session = session_of(engine.settings.get("AWS_ENDPOINT_URL"), region_of(engine))
+        return getattr(session, kind)(service)
+
+
+def region_of(engine):
+    return engine.settings["AWS_DEFAULT_REGION"]
+
+
 def settled(engine, name):
     """Return what CloudFormation says of a stack when nothing more happens to it."""
-    while True:
-        described = aws(engine, *f"cloudformation describe-stacks --stack-name {name}".split())
-        (found,) = described["Stacks"]
-        if not found["StackStatus"].endswith("_IN_PROGRESS"):
-            return found
+
+    def found():
+        (there,) = aws(engine, *f"cloudformation describe-stacks --stack-name {name}".split())["Stacks"]
+        return None if there["StackStatus"].endswith("_IN_PROGRESS") else there
+
+    return eventually(found, f"the end of what happens to {name}")
 
 
 def resource_ids(engine, stack):
@@ -276,6 +343,9 @@ def resource_ids(engine, stack):
 
 def create(engine, name, template, parameters):
     """Create a stack of a template as the README does, with these parameters."""
+    spend(engine, stacks=1)
+    # What is on AWS is found by its name when it has to go.
+    assert engine.process or name == named(name.removeprefix(named(""))), name
     command = f"cloudformation create-stack --stack-name {name} --template-body file://{template}"
     given = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
     more = ["--parameters", *given] if given else []
@@ -283,10 +353,25 @@ def create(engine, name, template, parameters):
     assert settled(engine, name)["StackStatus"] == "CREATE_COMPLETE"
 
 
+def update(engine, name, **parameters):
+    """Update a stack's parameters, and wait for the end."""
+    command = f"cloudformation update-stack --stack-name {name} --use-previous-template"
+    given = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
+    aws(engine, *command.split(), "--capabilities", "CAPABILITY_NAMED_IAM", "--parameters", *given)
+    assert settled(engine, name)["StackStatus"] == "UPDATE_COMPLETE"
+
+
 def create_stack(engine, name, parameters=NEVER_THROTTLED):
     """Create a store with these parameters; return its APIUrl."""
     create(engine, name, "setupapidb.yml", parameters)
     return outputs(engine, name)["APIUrl"]
+
+
+def delete_stack(engine, name):
+    """Delete a stack, and wait until it is gone."""
+    stack_id = settled(engine, name)["StackId"]
+    aws(engine, *f"cloudformation delete-stack --stack-name {name}".split())
+    assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"
 
 
 def outputs(engine, name):
@@ -300,36 +385,104 @@ def key_of(engine, name):
     return aws(engine, *command.split())
 
 
+def is_aws(engine):
+    """Return whether this is AWS itself, and no engine, nor one in AWS's place."""
+    return not engine.settings.get("AWS_ENDPOINT_URL", "").startswith("http://")
+
+
+def reachable(engine, url):
+    """Return where the URL of an output answers: on the engine at another host than on AWS."""
+    return stack.reachable(url, engine.settings.get("AWS_ENDPOINT_URL", "https://"))
+
+
 @contextlib.contextmanager
 def http_api(engine, url):
-    """Give an Api for the stack whose output APIUrl is this, by HTTP to the engine.
+    """Give an Api for the stack whose output APIUrl is this, by HTTP; its paths are below the stage.
 
-    It is at `url`, without /link, if the Host header is `host`.
+    It is at `url` if the Host header is `host`; people know it as `stage`.
     """
-    at = urlsplit(stack.reachable(url, engine.settings["AWS_ENDPOINT_URL"]))
+    at = urlsplit(reachable(engine, url))
+    path = "/" + at.path.split("/")[1]
     # Not every system resolves *.localhost for every client, so the host goes into the header.
-    base = f"http://127.0.0.1:{at.port}{at.path.removesuffix('/link')}"
+    base = f"http://127.0.0.1:{at.port}{path}" if at.scheme == "http" else f"https://{at.netloc}{path}"
     # Fifty threads keep their connections: where some are closed, httpcore at times closes one in use.
     limits = httpx.Limits(max_keepalive_connections=50)
-    with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=False, limits=limits) as client:
-        api = Api(
-            lambda method, path, headers, body: client.request(method, base + path, headers=headers, content=body)
-        )
-        api.url, api.host = base, at.netloc
+    with httpx.Client(headers={"Host": at.netloc}, timeout=60, trust_env=at.scheme == "https", limits=limits) as client:
+
+        def send(method, path, headers, body):
+            spend(engine, requests=1, bytes=len(body or ""))
+            return client.request(method, base + path, headers=headers, content=body)
+
+        api = Api(send if engine.process else after_the_indexes(send, engine, url))
+        api.url, api.host, api.stage = base, at.netloc, f"{at.scheme}://{at.netloc}{path}"
         yield api
+
+
+def after_the_indexes(send, engine, url):
+    """Return a function that sends requests, but none that reads before the table's indexes have what was written.
+
+    On AWS they follow the table a moment later, which tests of lists must not take for a mistake.
+    """
+    stacks = aws(engine, *"cloudformation describe-stacks".split())["Stacks"]
+    urls = {there["StackName"]: stack.outputs_of(there).get("APIUrl") for there in stacks}
+    (name,) = [name for name in urls if urls[name] == url]
+    table = client(engine, "dynamodb", "resource").Table(resource_ids(engine, name)["Table"])
+    indexes, written = [each["IndexName"] for each in table.global_secondary_indexes or []], False
+
+    def items(**request):
+        keys = [key["AttributeName"] for key in table.key_schema]
+        return {tuple(item[key] for key in keys): item for item in items_of(table, **request)}
+
+    def have_followed():
+        stored = items(ConsistentRead=True)
+        return all(items(IndexName=name) == stored for name in indexes)
+
+    def in_order(method, path, headers, body):
+        nonlocal written
+        reads = method in ("GET", "HEAD", "OPTIONS")
+        if reads and written:
+            eventually(have_followed, "what was written in the indexes")
+            written = False
+        answer = send(method, path, headers, body)
+        written = written or not reads or path.startswith("/go/")  # which counts
+        return answer
+
+    return in_order
+
+
+def items_of(table, **request):
+    """Return all items of a boto3 Table, or of an index of it."""
+    items, page = [], {"LastEvaluatedKey": None}
+    while "LastEvaluatedKey" in page:
+        start = page["LastEvaluatedKey"]
+        page = table.scan(**request, **({"ExclusiveStartKey": start} if start else {}))
+        items += page["Items"]
+    return items
+
+
+def emptied(table):
+    """Delete all items of a boto3 Table."""
+    keys = [key["AttributeName"] for key in table.key_schema]
+    names = {f"#{name}": name for name in keys}
+    with table.batch_writer() as batch:
+        for item in items_of(
+            table, ConsistentRead=True, ProjectionExpression=", ".join(names), ExpressionAttributeNames=names
+        ):
+            batch.delete_item(Key=item)
 
 
 @pytest.fixture(scope="session")
 def deployed(engine):
-    """An Api for a stack on the local engine; `stack_api` empties it for each test."""
-    with http_api(engine, create_stack(engine, "tests")) as api:
+    """An Api for a stack, which `stack_api` empties for each test."""
+    with http_api(engine, create_stack(engine, named("tests"))) as api:
+        api.table = client(engine, "dynamodb", "resource").Table(resource_ids(engine, named("tests"))["Table"])
         yield api
 
 
 @pytest.fixture
 def stack_api(deployed):
-    for record in deployed.all("/link?limit=1000"):
-        assert deployed("DELETE", f"/link/{record['link_id']}").status_code == 204
+    emptied(deployed.table)
+    eventually(lambda: deployed.all() == [], "an empty list")
     return deployed
 
 

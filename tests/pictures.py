@@ -77,9 +77,9 @@ def with_segments(jpeg, segments):
     return jpeg[:2] + segments + jpeg[2:]
 
 
-def with_scans(times):
-    """Return a JPEG whose last pass over its 49 million pixels comes so many times more, in 26 or 98 bytes each."""
-    jpeg = encoded(Image.new("RGB", (7000, 7000), (200, 30, 30)), "JPEG", progressive=True)
+def with_scans(times, side):
+    """Return a JPEG whose last pass over its pixels comes so many times more, in few bytes each."""
+    jpeg = encoded(Image.new("RGB", (side, side), (200, 30, 30)), "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last * times + jpeg[-2:]
 
@@ -144,7 +144,7 @@ HOSTILE = {
         lambda: png(40, 30, chunk(b"zTXt", b"a\0\0" + inflates(1_000_000)) * 9000, BLACK),
         BROKEN,
     ),
-    "100,000 scans of 49 million pixels": (JPEG, lambda: with_scans(100_000), REPEATS),
+    "100,000 scans of 49 million pixels": (JPEG, lambda: with_scans(100_000, 7000), REPEATS),
     "500,000 segments of EXIF": (
         JPEG,
         lambda: with_segments(
@@ -172,7 +172,7 @@ ODD = {
     ),
     "EXIF that is none": (JPEG, lambda: with_segments(SMALL, segment(0xE1, b"Exif\0\0nothing"))),
     "JPEG with a page behind it": (JPEG, lambda: SMALL + b"<script>alert(1)</script>" * 99),
-    "JPEG with 89 scans more": (JPEG, lambda: with_scans(89)),
+    "JPEG with 89 scans more": (JPEG, lambda: with_scans(89, 1000)),
     "two million comments": (JPEG, lambda: with_segments(SMALL, segment(0xFE, b"") * 2_000_000)),
     "one bit": (PNG, lambda: encoded(plain(300, 200, "1"), "PNG")),
     "grey of 16 bits": (PNG, lambda: encoded(Image.new("I;16", (300, 200), 40_000), "PNG")),

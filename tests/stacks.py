@@ -9,7 +9,6 @@ import io
 import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import boto3
@@ -23,8 +22,11 @@ from conftest import (
     NEVER_THROTTLED,
     ROOT,
     Api,
+    client,
     create,
+    emptied,
     http_api,
+    items_of,
     outputs,
     plain,
     proxy_response,
@@ -32,7 +34,7 @@ from conftest import (
     resource_ids,
 )
 from test_access import signed
-from test_races import CLIENTS
+from test_races import warm_up
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -89,25 +91,6 @@ def sender(module):
     return send
 
 
-def emptied(table):
-    """Delete all items of a boto3 Table."""
-    keys = [key["AttributeName"] for key in table.key_schema]
-    names = {f"#{name}": name for name in keys}
-    with table.batch_writer() as batch:
-        for item in items_of(table, ProjectionExpression=", ".join(names), ExpressionAttributeNames=names):
-            batch.delete_item(Key=item)
-
-
-def items_of(table, **request):
-    """Return all items of a boto3 Table."""
-    items, page = [], {"LastEvaluatedKey": None}
-    while "LastEvaluatedKey" in page:
-        start = page["LastEvaluatedKey"]
-        page = table.scan(**request, **({"ExclusiveStartKey": start} if start else {}))
-        items += page["Items"]
-    return items
-
-
 class System(Api):
     """A client of a system, whose items are at hand."""
 
@@ -128,17 +111,15 @@ class System(Api):
 
 
 def deployed_table(engine, name):
-    """Return the boto3 Table of a stack on the local engine."""
-    resource = boto3.resource("dynamodb", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
-    return resource.Table(resource_ids(engine, name)["Table"])
+    """Return the boto3 Table of a stack."""
+    return client(engine, "dynamodb", "resource").Table(resource_ids(engine, name)["Table"])
 
 
 @contextlib.contextmanager
 def system_at(engine, name, stack_name, parameters=NEVER_THROTTLED):
     """Create a stack of a system, and give a System for it."""
     create(engine, stack_name, f"stacks/{name}.yml", parameters)
-    url = outputs(engine, stack_name)["APIUrl"]
-    with http_api(engine, url[: url.index("/prod") + len("/prod")]) as api:
+    with http_api(engine, outputs(engine, stack_name)["APIUrl"]) as api:
         system = System(api.send, deployed_table(engine, stack_name))
         system.url, system.host = api.url, api.host
         yield system
@@ -158,10 +139,8 @@ def system_stack(deployed_system):
 
 @pytest.fixture(scope="module")
 def warm_system(deployed_system):
-    """A system with a process of its function for each of many clients: to start all of them at once takes too long."""
-    for clients in range(5, CLIENTS + 1, 5):
-        with ThreadPoolExecutor(clients) as threads:
-            list(threads.map(lambda _: deployed_system.send("GET", "/nowhere", {}, None), range(clients)))
+    """A system with a process of its function for each of many clients."""
+    warm_up(deployed_system.send)
     return deployed_system
 
 
@@ -224,7 +203,7 @@ def system(request):
 @contextlib.contextmanager
 def without(engine, stack_name, action, role="Role", resource=""):
     """Take an action out of a role of a stack while the block runs; only on ARNs with this in them, if so."""
-    iam = boto3.client("iam", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
+    iam = client(engine, "iam")
     role, before = resource_ids(engine, stack_name)[role], {}
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         before[name] = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]

@@ -11,7 +11,20 @@ import addons
 import deploying
 import show
 import stack
-from conftest import ROOT, TEMPLATE, aws, create, create_stack, outputs, plain, resource_ids
+from conftest import (
+    ROOT,
+    TEMPLATE,
+    aws,
+    create,
+    create_stack,
+    delete_stack,
+    is_aws,
+    named,
+    outputs,
+    plain,
+    region_of,
+    resource_ids,
+)
 from test_scripts import LOG, here, make, parameters, succeeds
 
 ALARMS = ROOT / "addons" / "alarms.yml"
@@ -193,18 +206,24 @@ def test_the_log_widget_asks_for_what_the_lines_have():
 @pytest.fixture(scope="module")
 def watched(engine):
     """The name of a store for the alarms."""
-    create_stack(engine, "watched")
-    return "watched"
+    create_stack(engine, named("watched"))
+    return named("watched")
 
 
-@pytest.mark.parametrize("email", ["", "who@example.com"])
+@pytest.mark.parametrize(
+    "email", ["", pytest.param("who@example.com", marks=pytest.mark.engine("AWS would send a mail"))]
+)
 def test_the_alarms_are_deployed_with_and_without_an_address(engine, watched, email):
-    name = "told" if email else "untold"
-    given = {"Store": watched, "WatchTable": "false"} | ({"AlarmEmail": email} if email else {})
+    name, region = named("told" if email else "untold"), region_of(engine)
+    # The engine knows no alarm on a query.
+    given = {"Store": watched, "WatchTable": "true" if is_aws(engine) else "false"}
+    given |= {"AlarmEmail": email} if email else {}
     create(engine, name, "addons/alarms.yml", given)
     ids, of_store = resource_ids(engine, name), resource_ids(engine, watched)
     alarms = {each["AlarmName"]: each for each in aws(engine, "cloudwatch", "describe-alarms")["MetricAlarms"]}
-    mine = {logical: alarms[ids[logical]] for logical in ("ErrorAlarm", "LatencyAlarm", "FunctionAlarm")}
+    mine = {logical: alarms[ids[logical]] for logical in ids if logical.endswith("Alarm")}
+    assert mine.keys() - {"TableAlarm"} == {"ErrorAlarm", "LatencyAlarm", "FunctionAlarm"}
+    assert ("TableAlarm" in mine) == (given["WatchTable"] == "true")
     api = [{"Name": "ApiName", "Value": watched}, {"Name": "Stage", "Value": "prod"}]
     assert mine["ErrorAlarm"]["Dimensions"] == mine["LatencyAlarm"]["Dimensions"] == api
     assert mine["FunctionAlarm"]["Dimensions"] == [{"Name": "FunctionName", "Value": of_store["Function"]}]
@@ -213,25 +232,26 @@ def test_the_alarms_are_deployed_with_and_without_an_address(engine, watched, em
     subscribed = aws(engine, "sns", "list-subscriptions")["Subscriptions"]
     assert [each["Endpoint"] for each in subscribed if each["TopicArn"] in topics] == [email] * bool(email)
 
-    assert outputs(engine, name)["DashboardName"] == f"{name}-us-east-1"
-    shown = aws(engine, *f"cloudwatch get-dashboard --dashboard-name {name}-us-east-1".split())
+    assert outputs(engine, name)["DashboardName"] == f"{name}-{region}"
+    shown = aws(engine, *f"cloudwatch get-dashboard --dashboard-name {name}-{region}".split())
     widgets = json.loads(shown["DashboardBody"])["widgets"]
-    assert widgets[0]["properties"]["alarms"] == [alarm["AlarmArn"] for alarm in mine.values()]
-    assert all(widget["properties"]["region"] == "us-east-1" for widget in widgets[1:])
+    assert sorted(widgets[0]["properties"]["alarms"]) == sorted(alarm["AlarmArn"] for alarm in mine.values())
+    assert all(widget["properties"]["region"] == region for widget in widgets[1:])
     text = json.dumps(widgets)
     assert all(of_store[logical] in text for logical in ("Table", "Function", "LogGroup"))
     assert "${PROP('Dim.resource')}" in text
 
-    refused = aws(engine, *f"cloudformation delete-stack --stack-name {watched}".split(), fails=True)
-    assert re.search(rf"Export {watched}-\w+ is imported by stack {name}", refused)
-    aws(engine, *f"cloudformation delete-stack --stack-name {name}".split())
-    while stack.describe(client(engine), name):
-        pass
+    if not is_aws(engine):  # which says it later, in the stack's events
+        refused = aws(engine, *f"cloudformation delete-stack --stack-name {watched}".split(), fails=True)
+        assert re.search(rf"Export {watched}-\w+ is imported by stack {name}", refused)
+    delete_stack(engine, name)
     left = aws(engine, "cloudwatch", "list-dashboards")["DashboardEntries"]
-    assert f"{name}-us-east-1" not in [each["DashboardName"] for each in left]
+    assert f"{name}-{region}" not in [each["DashboardName"] for each in left]
 
 
 # --- Stores with add-ons
+
+HERE = pytest.mark.engine("the scripts run in this process, with add-ons of the test's own")
 
 FAKE = """
 Description: apidb-fake, an add-on for tests
@@ -276,6 +296,7 @@ def status(engine, name):
     return there and there["StackStatus"]
 
 
+@HERE
 def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     had = addons.deploy("both", TEMPLATE, ["fake", "alarms"], {"RequestBurst": "7", "AlarmEmail": "who@example.com"})
     url = stack.reachable(had["APIUrl"], engine.settings["AWS_ENDPOINT_URL"])
@@ -307,6 +328,7 @@ def test_on_aws_an_add_on_is_told_its_store_only(fake, monkeypatch):
     }
 
 
+@HERE
 @pytest.mark.parametrize(
     "named, given, sentence",
     [
@@ -326,6 +348,7 @@ def test_what_there_is_not_is_refused_before_anything_is_deployed(engine, fake, 
     assert status(engine, "mistaken") is None
 
 
+@HERE
 def test_a_stack_that_has_the_name_of_an_add_on_is_left_alone(engine, fake):
     (fake.parent / "queue.yml").write_text("Description: a queue\nResources:\n Queue: {Type: AWS::SQS::Queue}\n")
     create(engine, "near-fake", fake.parent / "queue.yml", {})
@@ -337,6 +360,7 @@ def test_a_stack_that_has_the_name_of_an_add_on_is_left_alone(engine, fake):
     assert status(engine, "near-fake") == "CREATE_COMPLETE"
 
 
+@HERE
 def test_add_ons_go_before_their_store_whatever_their_names(engine, fake, capsys):
     addons.deploy("old", TEMPLATE, ["fake"], {})
     create(engine, "bells", ALARMS, {"Store": "old", "WatchTable": "false"})
@@ -358,6 +382,7 @@ def test_add_ons_go_before_their_store_whatever_their_names(engine, fake, capsys
     addons.teardown("older", TEMPLATE, export=False)
 
 
+@HERE
 def test_an_add_on_whose_creation_failed_goes_too(engine, fake, monkeypatch):
     """It imports nothing on AWS; the engine lists it all the same."""
     monkeypatch.setattr(addons, "importers", lambda *_: set())
@@ -367,6 +392,7 @@ def test_an_add_on_whose_creation_failed_goes_too(engine, fake, monkeypatch):
     assert (status(engine, "torn"), status(engine, "torn-fake")) == (None, None)
 
 
+@HERE
 def test_a_store_that_somebody_else_uses_is_not_torn_down(engine, fake):
     addons.deploy("used", TEMPLATE, ["fake"], {})
     create(engine, "stranger", fake, {"Store": "used"})
@@ -381,6 +407,7 @@ def test_a_store_that_somebody_else_uses_is_not_torn_down(engine, fake):
     addons.teardown("used", TEMPLATE, export=False)
 
 
+@HERE
 def test_with_a_protected_table_no_add_on_goes(engine, fake):
     addons.deploy("safe", TEMPLATE, ["fake"], {"DeletionProtection": "true"})
     with pytest.raises(stack.StackError, match="^Table of stack safe is protected from deletion"):
@@ -390,6 +417,7 @@ def test_with_a_protected_table_no_add_on_goes(engine, fake):
     addons.teardown("safe", TEMPLATE, export=False)
 
 
+@HERE
 def test_status_shows_the_add_ons_and_where_the_page_is(engine, fake, capsys):
     had = addons.deploy("looked", TEMPLATE, ["fake", "alarms"], {})
     capsys.readouterr()
@@ -406,6 +434,7 @@ def test_status_shows_the_add_ons_and_where_the_page_is(engine, fake, capsys):
 # --- The commands
 
 
+@pytest.mark.engine("test_aws.py does the same with a name of the run")
 def test_make_deploys_the_add_ons_that_are_named(engine, tmp_path):
     code, printed = make(engine, "deploy", "STACK=made-so", "ADDONS=page alarms")
     assert (code, "\nIts page is at http://" in printed) == (0, True), printed
@@ -424,6 +453,7 @@ def test_make_deploys_the_add_ons_that_are_named(engine, tmp_path):
         assert "does not exist" in described
 
 
+@pytest.mark.engine("it asks nobody")
 def test_help_lists_the_add_ons(engine):
     said = " ".join(" ".join(succeeds(engine, "--help")).split())
     assert f"deploy this add-on too ({', '.join(path.stem for path in ADDONS)}); others" in said

@@ -14,7 +14,7 @@ import pytest
 import aws as tables
 import links
 import record
-from conftest import ROOT, resource_ids
+from conftest import ROOT, named, resource_ids
 from exchange import BASE, FORMS, LINKS, NAMES, SAID, aws_settings, by_id, run, server, without_settings
 
 
@@ -40,7 +40,7 @@ def test_json_lines_are_the_records(store, hostile, tmp_path):
 def test_an_export_of_the_table_is_that_of_the_api(engine, store, hostile, tmp_path, form):
     by_api, by_table = tmp_path / f"api.{form}", tmp_path / f"table.{form}"
     store.gives(by_api, len(hostile))
-    table = resource_ids(engine, "tests")["Table"]
+    table = resource_ids(engine, named("tests"))["Table"]
     done = run("export", by_table, "--api", f"dynamodb:{table}", **aws_settings(engine))
     assert done == (0, [f"{len(hostile)} links in {by_table}"], [])
     if form == "jsonl":  # the table has no order
@@ -78,7 +78,7 @@ def test_a_table_is_read_as_it_is_now(engine, tutorial, monkeypatch):
 def test_another_script_can_export_a_table(engine, store, tutorial, tmp_path, monkeypatch):
     for name, value in aws_settings(engine).items():
         monkeypatch.setenv(name, value)
-    table, path = resource_ids(engine, "tests")["Table"], tmp_path / "links.jsonl"
+    table, path = resource_ids(engine, named("tests"))["Table"], tmp_path / "links.jsonl"
     record = store.api.post(BASE)
     assert links.export_table(table, path) == 1
     assert json.loads(path.read_text()) == record

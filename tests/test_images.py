@@ -112,9 +112,9 @@ def uploaded(system, data, kind=PNG):
     return seen(system, created["id"], STATUSES[2:])[0]
 
 
-@pytest.mark.parametrize(("form", "kind"), [("PNG", PNG), ("JPEG", JPEG)])
-def test_an_image_is_uploaded_and_published(system_stack, storage, form, kind):
-    data = encoded(photo(3000, 2000), form)
+@pytest.mark.parametrize(("form", "kind", "of"), [("PNG", PNG, plain), ("JPEG", JPEG, photo)])
+def test_an_image_is_uploaded_and_published(system_stack, storage, form, kind, of):
+    data = encoded(of(3000, 2000), form)
     created = create(system_stack, data, kind)
     assert created["status"] == "waiting_for_upload"
     assert put(created, data).status_code == 200
@@ -710,7 +710,7 @@ def test_the_transcript_is_what_happens(engine, curl, tmp_path):
     plain_text = lambda text: variable(SIGNED_URL.sub("URL", text))
     status = lambda text: re.findall('"status": "(.*?)"', text)
     for command, printed in steps:
-        command = of(command).replace("small.png", str(tmp_path / "small.png"))
+        command = of(command).replace("small.jpg", str(tmp_path / "small.jpg"))
         answer = run(engine, url, command)
         while status(answer) != status(printed):
             assert STATUSES.index(status(answer)[0]) < STATUSES.index(status(printed)[0])
@@ -718,8 +718,8 @@ def test_the_transcript_is_what_happens(engine, curl, tmp_path):
         for kind in (UUID, SIGNED_URL):
             here |= dict(zip(kind.findall(printed), kind.findall(answer), strict=True))
         assert plain_text(answer) == plain_text(of(printed)), command
-    with Image.open(tmp_path / "small.png") as small:
-        assert (small.format, small.size) == ("PNG", (160, 135))
+    with Image.open(tmp_path / "small.jpg") as small:
+        assert (small.format, small.size) == ("JPEG", (160, 120))
 
 
 def test_what_the_template_says_to_try_works(engine, curl):

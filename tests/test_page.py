@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 import screens
 import stack
-from conftest import NEVER_THROTTLED, ROOT, aws, create, create_stack, http_api, key_of, outputs, settled
+from conftest import NEVER_THROTTLED, ROOT, aws, create, create_stack, http_api, key_of, named, outputs, settled
 
 EXAMPLE = "https://example.com/a"
 LATER = "2999-01-01T00:00:00.000Z"
@@ -70,7 +70,7 @@ def fetch(url, method="GET", **headers):
 
 @pytest.fixture(scope="module")
 def page_url(engine, deployed):
-    return put_up(engine, "tests", deployed)
+    return put_up(engine, named("tests"), deployed)
 
 
 @pytest.fixture
@@ -1325,8 +1325,6 @@ def test_a_store_may_allow_its_page_alone(context, complaints, engine):
         allow("https://example.com")
         page.goto(url)
         expect(page.locator("#state")).to_contain_text("The link store cannot be reached (0); try again.")
-        assert complaints
-        complaints.clear()
         allow(url.removesuffix("/prod/"))
         press(page, "Retry")
         expect(page.locator("#empty")).to_be_visible()
@@ -1337,6 +1335,8 @@ def test_a_store_may_allow_its_page_alone(context, complaints, engine):
         save(page, Title="A")
         saved(page)
         assert [record["title"] for record in api.all()] == ["A"]
+    assert any("CORS policy" in each for each in complaints)
+    complaints[:] = [each for each in complaints if not re.search("CORS policy|ERR_FAILED", each)]
 
 
 def test_a_reload_moves_the_page_only_if_it_has_changed(page):
@@ -1373,9 +1373,9 @@ def test_a_store_with_a_page_is_not_deleted(engine):
 
 
 def test_without_a_url_the_page_takes_that_of_the_store(engine, deployed):
-    create(engine, "plain-page", "addons/page.yml", {"Store": "tests"})
+    create(engine, "plain-page", "addons/page.yml", {"Store": named("tests")})
     url = stack.reachable(outputs(engine, "plain-page")["PageUrl"], engine.settings["AWS_ENDPOINT_URL"])
-    assert f'<meta name="store" content="{outputs(engine, "tests")["APIUrl"]}">' in fetch(url).text
+    assert f'<meta name="store" content="{outputs(engine, named("tests"))["APIUrl"]}">' in fetch(url).text
 
 
 # --- Without a network

@@ -159,7 +159,7 @@ def test_what_passes_is_tried_again_and_then_503(system_faulty, fault, request_)
     system_faulty.faults[:] = [fault] * 3
     answer = system_faulty(*request_)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert answer.json()["Error"] == "The table is busy; try again soon."
+    assert answer.json()["Error"] == "AWS is busy; try again soon."
     assert (system_faulty.faults, system_faulty.items()) == ([], before)
     assert "Traceback" in system_faulty.send.log["error"]
 

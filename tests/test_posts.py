@@ -440,7 +440,7 @@ def test_transactions_that_meet_are_tried_again(system_events, monkeypatch):
 def test_transactions_that_always_meet_are_503(system_events, monkeypatch):
     user = a_user(system_events)
     conflicts(system_events, monkeypatch, 6)
-    refused = system_events.refuses(503, "The table is busy", "POST", "/post", {"userId": user, "postText": "Hello"})
+    refused = system_events.refuses(503, "AWS is busy", "POST", "/post", {"userId": user, "postText": "Hello"})
     assert refused.headers["Retry-After"] == "1"
 
 

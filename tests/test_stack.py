@@ -6,7 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import TEMPLATE, aws, create_stack, http_api, outputs, resource_ids, settled
+from conftest import (
+    TEMPLATE,
+    aws,
+    create_stack,
+    delete_stack,
+    eventually,
+    http_api,
+    is_aws,
+    named,
+    outputs,
+    resource_ids,
+    settled,
+)
 
 GOOGLE = "https://www.google.com"
 
@@ -14,12 +26,6 @@ GOOGLE = "https://www.google.com"
 @pytest.fixture
 def api(stack_api):
     return stack_api
-
-
-def delete_stack(engine, stack):
-    stack_id = settled(engine, stack)["StackId"]
-    aws(engine, *f"cloudformation delete-stack --stack-name {stack}".split())
-    assert settled(engine, stack_id)["StackStatus"] == "DELETE_COMPLETE"
 
 
 def everything(engine):
@@ -50,40 +56,40 @@ def test_a_browser_may_use_what_works(api, path):
 
 
 def test_who_asks_too_often_is_told_to_wait(engine):
-    url = create_stack(engine, "slow", {"RequestsPerSecond": "1", "RequestBurst": "1"})
+    url = create_stack(engine, named("slow"), {"RequestsPerSecond": "1", "RequestBurst": "1"})
     with http_api(engine, url) as api, ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: api("GET", "/link"), range(16)))
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["Error"] == "API Gateway refused this: THROTTLED."
-    delete_stack(engine, "slow")
+    delete_stack(engine, named("slow"))
 
 
 def test_an_integration_that_fails_answers_like_the_api(engine):
-    with http_api(engine, create_stack(engine, "broken")) as api:
-        function = resource_ids(engine, "broken")["Function"]
+    with http_api(engine, create_stack(engine, named("broken"))) as api:
+        function = resource_ids(engine, named("broken"))["Function"]
         aws(engine, "lambda", "delete-function", "--function-name", function)
-        answer = api("GET", "/link")
-        assert answer.status_code == 500  # 503 on AWS, see test_template.py
+        status = 503 if is_aws(engine) else 500  # see test_template.py
+        answer = eventually(lambda: (gone := api("GET", "/link")).status_code == status and gone)
         assert answer.headers["Retry-After"] == "1"
         assert answer.json()["Error"] == "The API could not answer; try again soon."
-    delete_stack(engine, "broken")
+    delete_stack(engine, named("broken"))
 
 
 def test_urls_are_those_that_the_engine_was_asked(api):
     location = api("POST", "/link", {"link": GOOGLE}).headers["Location"]
-    assert location == f"http://{api.host}/prod/link/{api.all()[0]['link_id']}"
+    assert location == f"{api.stage}/link/{api.all()[0]['link_id']}"
 
 
 # --- Visits, and the order of links
 
 
 def test_visits_need_not_be_counted(engine):
-    with http_api(engine, create_stack(engine, "uncounted", {"CountVisits": "false"})) as api:
+    with http_api(engine, create_stack(engine, named("uncounted"), {"CountVisits": "false"})) as api:
         api("PUT", "/link/docs", {"link": GOOGLE})
         assert api("GET", "/go/docs").headers["Location"] == GOOGLE
         assert "visits" not in api("GET", "/link/docs").json()
-    delete_stack(engine, "uncounted")
+    delete_stack(engine, named("uncounted"))
 
 
 def test_links_of_the_same_millisecond_are_all_listed(api):
@@ -121,8 +127,8 @@ def rights(document):
 
 
 def test_the_role_has_no_right_too_many(engine):
-    with http_api(engine, create_stack(engine, "rights")) as api:
-        role = resource_ids(engine, "rights")["Role"]
+    with http_api(engine, create_stack(engine, named("rights"))) as api:
+        role = resource_ids(engine, named("rights"))["Role"]
         name, whole = policy_of(engine, role)
 
         def put(document):
@@ -143,33 +149,38 @@ def test_the_role_has_no_right_too_many(engine):
             if right["Action"].startswith("logs:"):
                 continue  # the engine writes the log itself; test_template.py looks at these
             tried.append((right["Action"], right["Resource"].partition("/index/")[2] or "table"))
-            api("POST", "/link", {"link": GOOGLE})
+
+            def probed(status):
+                api("POST", "/link", {"link": GOOGLE})
+                return api(*probes[tried[-1]]).status_code // 100 == status
+
             put(rest)
-            assert api(*probes[tried[-1]]).status_code == 500, f"{right} is not needed"
+            eventually(lambda: probed(5), f"a need of {right}")
             put(whole)
-            assert api(*probes[tried[-1]]).status_code < 300
+            eventually(lambda: probed(2))
         assert sorted(tried) == sorted(probes)
-    delete_stack(engine, "rights")
+    delete_stack(engine, named("rights"))
 
 
 def test_the_log_group_of_the_stack_gets_a_line_a_request(engine, api):
     answer = api("GET", "/link/unknown")
-    group = resource_ids(engine, "tests")["LogGroup"]
+    group = resource_ids(engine, named("tests"))["LogGroup"]
     reference = answer.json()["Reference"]
     search = f'logs filter-log-events --log-group-name {group} --filter-pattern "{reference}"'
-    (found,) = aws(engine, *search.split(), "--query", "events[].message")
+    (found,) = eventually(lambda: aws(engine, *search.split(), "--query", "events[].message"))
     line = json.loads(found)
     assert (line["method"], line["resource"], line["status"]) == ("GET", "/link/{link_id}", 404)
-    groups = aws(engine, "logs", "describe-log-groups", "--query", "logGroups[].[logGroupName,retentionInDays]")
-    assert [group, 30] in groups
+    groups = aws(engine, "logs", "describe-log-groups", "--log-group-name-prefix", group)["logGroups"]
+    assert [each["retentionInDays"] for each in groups] == [30]
 
 
 # --- CloudFormation
 
 
+@pytest.mark.engine("in an account others come and go; test_aws.py looks for what a stack had")
 def test_create_update_and_delete(engine, tmp_path):
     before = everything(engine)
-    url = create_stack(engine, "first", {})
+    url = create_stack(engine, named("first"), {})
     assert re.fullmatch(r"https://[a-z0-9]+\.execute-api\.us-east-1\.amazonaws\.com/prod/link", url)
     with http_api(engine, url) as api:
         record = api.post(GOOGLE, title="T")
@@ -177,28 +188,30 @@ def test_create_update_and_delete(engine, tmp_path):
         changed = TEMPLATE.read_text().replace("The body must be a JSON object", "The body should be one")
         changed = changed.replace("MemorySize: 512", "MemorySize: 1024")
         (tmp_path / "changed.yml").write_text(changed)
-        update = f"cloudformation update-stack --stack-name first --template-body file://{tmp_path}/changed.yml"
+        update = (
+            f"cloudformation update-stack --stack-name {named('first')} --template-body file://{tmp_path}/changed.yml"
+        )
         aws(engine, *update.split(), "--capabilities", "CAPABILITY_NAMED_IAM")
-        assert settled(engine, "first")["StackStatus"] == "UPDATE_COMPLETE"
+        assert settled(engine, named("first"))["StackStatus"] == "UPDATE_COMPLETE"
         assert api("POST", "/link", "x").json()["Error"].startswith("The body should be one")
         assert api.all() == [record], "an update keeps the links, and the URL"
 
-    delete_stack(engine, "first")
+    delete_stack(engine, named("first"))
     assert everything(engine) == before
 
 
 def test_two_stacks_are_apart(engine):
     ids = []
-    for name in ("one", "two"):
+    for name in (named("one"), named("two")):
         with http_api(engine, create_stack(engine, name, {})) as api:
             assert api.all() == []
             api.post(GOOGLE, title=name)
             ids.append(set(resource_ids(engine, name).values()) - {"prod"})
     assert not ids[0] & ids[1]
-    delete_stack(engine, "one")
-    with http_api(engine, outputs(engine, "two")["APIUrl"]) as api:
-        assert [record["title"] for record in api.all()] == ["two"]
-    delete_stack(engine, "two")
+    delete_stack(engine, named("one"))
+    with http_api(engine, outputs(engine, named("two"))["APIUrl"]) as api:
+        assert [record["title"] for record in api.all()] == [named("two")]
+    delete_stack(engine, named("two"))
 
 
 @pytest.mark.parametrize(
@@ -212,8 +225,8 @@ def test_two_stacks_are_apart(engine):
 )
 def test_a_parameter_out_of_range_creates_nothing(engine, parameter, sentence):
     name, value = parameter.split("=")
-    command = "cloudformation create-stack --stack-name wrong --capabilities CAPABILITY_NAMED_IAM"
+    command = f"cloudformation create-stack --stack-name {named('wrong')} --capabilities CAPABILITY_NAMED_IAM"
     given = f"--template-body file://{TEMPLATE} --parameters ParameterKey={name},ParameterValue={value}"
     assert sentence in aws(engine, *command.split(), *given.split(), fails=True)
-    missing = aws(engine, *"cloudformation describe-stacks --stack-name wrong".split(), fails=True)
+    missing = aws(engine, *f"cloudformation describe-stacks --stack-name {named('wrong')}".split(), fails=True)
     assert "does not exist" in missing

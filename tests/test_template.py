@@ -507,8 +507,8 @@ def d():
     "text, line_by_line",
     [
         ("<p>\\n ${x} 'a' \"b\" \\\n", "<p>\\n ${x} 'a' \"b\" \\\n"),
-        ("<\n\n  indented\n", "<\nindented\n"),
-        ("// Why.\na // b\n\n  // How.\n  // When.\n  'https://c'\n", "a // b\n'https://c'\n"),
+        ("<\n\n  indented\n", "<\n\n  indented\n"),
+        ("// Why.\na // b\n\n  // How.\n  // When.\n  'https://c'\n", "a // b\n\n  'https://c'\n"),
     ],
 )
 def test_a_text_that_the_code_reads_is_embedded_without_its_comments(copy, monkeypatch, text, line_by_line):

@@ -81,9 +81,9 @@ ALL = [f"thumbnails/{ID}/{name}" for name in ("large", "medium", "small")] + [f"
 # --- What is published
 
 
-@pytest.mark.parametrize(("form", "kind"), [("JPEG", JPEG), ("PNG", PNG)])
-def test_three_thumbnails_are_made(pipeline, form, kind):
-    event = pipeline.upload(encoded(photo(3000, 2000), form), BEGUN | {"contentType": kind})
+@pytest.mark.parametrize(("form", "kind", "of"), [("JPEG", JPEG, photo), ("PNG", PNG, plain)])
+def test_three_thumbnails_are_made(pipeline, form, kind, of):
+    event = pipeline.upload(encoded(of(3000, 2000), form), BEGUN | {"contentType": kind})
     assert pipeline.run(event) == "published"
     item = pipeline.item()
     assert (item["status"], item["width"], item["height"], item["createdAt"]) == ("published", 3000, 2000, "then")

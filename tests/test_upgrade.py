@@ -5,7 +5,19 @@ import subprocess
 import sys
 from urllib.parse import quote
 
-from conftest import NEVER_THROTTLED, ROOT, TEMPLATE, aws, create, http_api, outputs, resource_ids
+from conftest import (
+    NEVER_THROTTLED,
+    ROOT,
+    TEMPLATE,
+    aws,
+    create,
+    delete_stack,
+    eventually,
+    http_api,
+    named,
+    outputs,
+    resource_ids,
+)
 
 RELEASES = ROOT / "tests" / "releases"  # the template of each release, by its version
 
@@ -32,8 +44,8 @@ def released():
 
 def test_an_update_keeps_every_link(engine, tmp_path):
     (tmp_path / "released.yml").write_text(released())
-    create(engine, "older", tmp_path / "released.yml", NEVER_THROTTLED)
-    url = outputs(engine, "older")["APIUrl"]
+    create(engine, named("older"), tmp_path / "released.yml", NEVER_THROTTLED)
+    url = outputs(engine, named("older"))["APIUrl"]
     with http_api(engine, url) as api:
         ids = [store(api, {"link": f"https://example.com/{n}"}) for n in range(30)]
         ids += [store(api, {"link": "https://example.com/" + "\u00e4" * n}) for n in (500, 502, 503, 4086)]
@@ -46,14 +58,15 @@ def test_an_update_keeps_every_link(engine, tmp_path):
             assert api("GET", f"/go/{each}").status_code == 302
             ids.append(each)
         assert api("PUT", "/link/gone", {"link": "https://example.com/gone", "tags": ["web"]}).status_code == 201
-        expire(engine, resource_ids(engine, "older")["Table"], "gone")
+        expire(engine, resource_ids(engine, named("older"))["Table"], "gone")
         before = reads(api, ids)
-        deploy = [sys.executable, "scripts/manage.py", "deploy", "--stack", "older"]
+        deploy = [sys.executable, "scripts/manage.py", "deploy", "--stack", named("older")]
         done = subprocess.run(deploy, cwd=ROOT, env=engine.settings, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "UPDATE_COMPLETE  Function" in done.stdout
-        assert outputs(engine, "older")["APIUrl"] == url
-        assert api("GET", "/link/none").json()["Error"] == "There is no link with this id.", "it is today's"
+        assert outputs(engine, named("older"))["APIUrl"] == url
+        todays = "There is no link with this id."
+        eventually(lambda: api("GET", "/link/none").json()["Error"] == todays, "today's handler")
 
         assert reads(api, ids) == before
         records = {link_id: record for link_id, (_, record) in before.items()}
@@ -74,7 +87,7 @@ def test_an_update_keeps_every_link(engine, tmp_path):
         for link_id in ids:
             assert api("DELETE", f"/link/{link_id}", headers={"If-Match": before[link_id][0]}).status_code == 204
         assert api.all() == []
-    aws(engine, *"cloudformation delete-stack --stack-name older".split())
+    delete_stack(engine, named("older"))
 
 
 def store(api, body):
