@@ -12,7 +12,7 @@ import pytest
 
 import api
 import retag
-from conftest import ROOT, resource_ids
+from conftest import ROOT, named, resource_ids
 from exchange import BASE, aws_settings, error, record, server, without_settings
 from programs import make, run
 
@@ -170,7 +170,7 @@ def test_a_backup_has_all_fields_and_comes_back(store, hostile, tmp_path):
 
 def test_a_table_is_backed_up_without_its_api(engine, store, tmp_path):
     store.api.post(BASE + "a")
-    table = f"dynamodb:{resource_ids(engine, 'tests')['Table']}"
+    table = f"dynamodb:{resource_ids(engine, named('tests'))['Table']}"
     assert run("backup", "--dir", tmp_path, "--api", table, **aws_settings(engine)) == (0, [], [])
     assert [links_in(each) for each in files(tmp_path)] == [{BASE + "a"}]
 
