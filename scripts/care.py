@@ -152,7 +152,7 @@ def settle(send, seen, visit, wanted, now, week):
 def look(send, state, links, visit, week, now, told):
     """Visit links, (Seen, what is wanted) each, a host's one after another; told(seen, word, sentence) of each.
 
-    visit(url, wanted, hold) returns a visiting.Visit. Stop if the API does not work.
+    visit(url, wanted) returns a visiting.Visit. Stop if the API does not work.
     """
     done, over, hosts = queue.Queue(), threading.Event(), defaultdict(list)
     for seen, wanted in links:
