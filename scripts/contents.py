@@ -32,8 +32,9 @@ def count_of(table):
         page = dynamodb.scan(
             TableName=table["TableName"],
             Select="COUNT",
-            # DynamoDB deletes what has expired, but days later.
-            FilterExpression="attribute_not_exists(expires_at) OR expires_at > :now",
+            # DynamoDB deletes what has expired, but days later, and what was deleted after a month.
+            FilterExpression="attribute_not_exists(deleted_at)"
+            " AND (attribute_not_exists(expires_at) OR expires_at > :now)",
             ExpressionAttributeValues={":now": {"N": str(int(time.time()))}},
             **request,
         )
