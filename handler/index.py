@@ -294,15 +294,18 @@ def call(operation, values, attempts=3, **request):
 
 
 def record_of(item):
-    """Return the record that clients see of an item, or that it was deleted, as which an expired one counts."""
-    if not is_live(item):
-        return {"link_id": item["link_id"], "deleted_at": item.get("deleted_at") or rfc3339_of(item["expires_at"])}
+    """Return the record that clients see of an item."""
     record = {name: item[name] for name in RECORD if name in item}
     if "url" in item:
         record["link"] = item["url"]
     if "expires_at" in item:
         record["expires_at"] = rfc3339_of(record["expires_at"])
     return record
+
+
+def deletion_of(item):
+    """Return what clients see of an item that was deleted, or has expired, which counts as that."""
+    return {"link_id": item["link_id"], "deleted_at": item.get("deleted_at") or rfc3339_of(item["expires_at"])}
 
 
 def key_of(item):
@@ -363,10 +366,18 @@ def page_of(query, count):
     request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": {"#owner": "owner", **names}}
     request |= {"IndexName": index, "KeyConditionExpression": condition, "ScanIndexForward": "since" in query}
     page = call("Query", values, **request)
-    items = [item for item in page["Items"] if (matches(item, wanted, words) if is_live(item) else since)]
+    items, records = [], []
+    for item in page["Items"]:
+        if not is_live(item):
+            record = deletion_of(item) if since else None
+        else:
+            record = record_of(item) if matches(item, wanted, words) else None
+        if record:
+            items.append(item)
+            records.append(record)
     last = items[count - 1] if len(items) > count else page.get("LastEvaluatedKey")
     cursor = last and cursor_of([last[name] for name in (order, "link_id", "link")], order)
-    return list(map(record_of, items[:count])), cursor
+    return records[:count], cursor
 
 
 def cursor_of(key, order):

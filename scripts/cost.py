@@ -81,14 +81,15 @@ def write_units(size):
 def units_of_write(before, after, indexes):
     """Return the write units of a write, given the item before and after it, {} for none.
 
-    An index with all attributes is written whenever the item is; if a key of
-    it changes it takes two writes, a deletion and a put. `indexes` has the
-    names of each one's key attributes.
+    An index with all attributes is written whenever an item is that has its
+    key; if the key changes it takes two writes, a deletion and a put, and one
+    if the item comes into it or leaves it. `indexes` has the names of each
+    one's key attributes.
     """
-    old, new = item_bytes(before), item_bytes(after)
-    units = write_units(max(old, new))
+    units = max(write_units(max(item_bytes(before), item_bytes(after))), 1)
     for key in indexes:
-        moved = before and after and any(before[name] != after[name] for name in key)
+        old, new = (item_bytes(item) if set(key) <= item.keys() else 0 for item in (before, after))
+        moved = old and new and any(before[name] != after[name] for name in key)
         units += write_units(old) + write_units(new) if moved else write_units(max(old, new))
     return units
 
