@@ -1342,7 +1342,8 @@ def test_run_closes_its_folder(runs):
 
 
 def test_run_leaves_a_folder_of_others_alone(runs, tmp_path):
-    (tmp_path / "here" / "state").mkdir(parents=True, mode=0o755)
+    (tmp_path / "here" / "state").mkdir(parents=True)
+    (tmp_path / "here" / "state").chmod(0o755)  # whatever the umask is
     (tmp_path / "here" / "state" / "letter").touch()
     refused = runs()
     assert refused.process.wait(60) != 0
