@@ -61,6 +61,7 @@ LINK_BYTES = 8192
 SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
 SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
 NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
+DELETED_FOR = 30 * 86400  # seconds that it is told what was deleted
 ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a UUIDv5
 
 # --- Errors
@@ -81,6 +82,7 @@ class BadRequest(Error): status = 400
 class NotFound(Error): status = 404
 class MethodNotAllowed(Error): status = 405
 class Conflict(Error): status = 409
+class Gone(Error): status = 410
 class PreconditionFailed(Error): status = 412
 class ContentTooLarge(Error): status = 413
 # fmt: on
@@ -126,6 +128,10 @@ def moment(name, value):
 
 def rfc3339(when):
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rfc3339_of(seconds):
+    return rfc3339(datetime.fromtimestamp(seconds, timezone.utc))
 
 
 def past(name, value):
@@ -288,12 +294,14 @@ def call(operation, values, attempts=3, **request):
 
 
 def record_of(item):
-    """Return the record that clients see of an item."""
+    """Return the record that clients see of an item, or that it was deleted, as which an expired one counts."""
+    if not is_live(item):
+        return {"link_id": item["link_id"], "deleted_at": item.get("deleted_at") or rfc3339_of(item["expires_at"])}
     record = {name: item[name] for name in RECORD if name in item}
     if "url" in item:
         record["link"] = item["url"]
     if "expires_at" in item:
-        record["expires_at"] = rfc3339(datetime.fromtimestamp(record["expires_at"], timezone.utc))
+        record["expires_at"] = rfc3339_of(record["expires_at"])
     return record
 
 
@@ -306,22 +314,22 @@ def etag_of(item):
 
 
 def is_live(item):
-    return bool(item) and ("expires_at" not in item or item["expires_at"] > time.time())
+    return bool(item) and "deleted_at" not in item and ("expires_at" not in item or item["expires_at"] > time.time())
 
 
 def live(item):
-    """Return the item; NotFound if there is none, or it has expired."""
+    """Return the item; NotFound if there is none, or it was deleted or has expired."""
     if not is_live(item):
         raise NotFound("There is no link with this id.")
     return item
 
 
 def find(link_id):
-    """Return the item with this id as it is now, or None; its sort key is not known from the id."""
+    """Return the item with this id as it is now, deleted or not, or None; its sort key is not known from the id."""
     if not re.fullmatch(NAME, link_id):
         return None
     page = call("Query", {"id": link_id}, KeyConditionExpression="link_id = :id", ConsistentRead=True)
-    return next(filter(is_live, page["Items"]), None)
+    return next(iter(page["Items"]), None)
 
 
 def matches(item, wanted, words):
@@ -335,8 +343,9 @@ def matches(item, wanted, words):
 def page_of(query, count):
     """Return up to `count` records that the query asks for, and the cursor to go on, or None.
 
-    They come newest first, or with `since` in the order of their changes. The
-    work is one Query of up to 1 MB: there may be fewer, or none, though more follow.
+    They come newest first, or with `since` in the order of their changes, with
+    what was deleted, whatever else is asked for. The work is one Query of up to
+    1 MB: there may be fewer, or none, though more follow.
     """
     wanted = set(tags("tag", query.get("tag", []), 32))
     words = text("q", query.get("q", [""])[0], 512).casefold().split()
@@ -350,13 +359,11 @@ def page_of(query, count):
         values["since"] = since
     if not wanted and not words:
         request["Limit"] = count + 1  # one more tells whether another page follows
-    names = {f"#{name}": name for name in ("url", *RECORD)}
+    names = {f"#{name}": name for name in ("url", "deleted_at", *RECORD)}
     request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": {"#owner": "owner", **names}}
     request |= {"IndexName": index, "KeyConditionExpression": condition, "ScanIndexForward": "since" in query}
     page = call("Query", values, **request)
-    items = list(filter(is_live, page["Items"]))
-    if wanted or words:
-        items = [item for item in items if matches(item, wanted, words)]
+    items = [item for item in page["Items"] if (matches(item, wanted, words) if is_live(item) else since)]
     last = items[count - 1] if len(items) > count else page.get("LastEvaluatedKey")
     cursor = last and cursor_of([last[name] for name in (order, "link_id", "link")], order)
     return list(map(record_of, items[:count])), cursor
@@ -393,7 +400,7 @@ def write(operation, must_be, etag, values={}, also="", **request):
     Return whether it is done, and the item as the operation returns it, or else the one that is there, {} for none.
     """
     # DynamoDB deletes what has expired, but days later.
-    condition = "(attribute_not_exists(link_id) OR expires_at <= :now)"
+    condition = "(attribute_not_exists(link_id) OR attribute_exists(deleted_at) OR expires_at <= :now)"
     condition = (condition if must_be is FREE else "NOT " + condition) + also
     request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     answer = call(operation, {"now": int(time.time()), **values}, **request)
@@ -542,8 +549,8 @@ def link_of(body, link_id=""):
     return link
 
 
-def change(request, item, operation, etag, values, **more):
-    """Change or delete an item, if If-Match and If-None-Match allow; return the new one."""
+def change(request, item, operation, etag, values={}, **more):
+    """Write over an item, if If-Match and If-None-Match allow; return the new one, or what the operation returns."""
     asks_for_etag = request.headers.get("if-match", "*").strip() != "*" or "if-none-match" in request.headers
     also = " AND etag = :seen" if asks_for_etag else ""
     done = False
@@ -552,7 +559,7 @@ def change(request, item, operation, etag, values, **more):
         if not request.is_wanted(seen) or request.is_seen(seen):
             raise PreconditionFailed(f"If-Match or If-None-Match does not hold; the ETag is {seen}.")
         expected = {"seen": item["etag"]} if asks_for_etag else {}
-        done, item = write(operation, TAKEN, etag, values | expected, also, Key=key_of(item), **more)
+        done, item = write(operation, TAKEN, etag, values | expected, also, **more)
     return item
 
 
@@ -567,7 +574,7 @@ def update(request, item, fields, link):
         expression += " REMOVE " + ", ".join(f"#{name}" for name in fields if name not in kept)
     names = {f"#{name}": name for name in fields}
     more = {"UpdateExpression": expression, "ExpressionAttributeNames": names, "ReturnValues": "ALL_NEW"}
-    return reply_item(200, change(request, item, "UpdateItem", fields["etag"], kept, **more))
+    return reply_item(200, change(request, item, "UpdateItem", fields["etag"], kept, Key=key_of(item), **more))
 
 
 def list_links(request):
@@ -578,7 +585,7 @@ def list_links(request):
     if "link" in query:
         request.query("link", "limit")  # nothing else with it
         item = find(link_id_of(canonical(query["link"][0])))
-        return reply_list(request, query, [record_of(item)] if item else [], None)
+        return reply_list(request, query, [record_of(item)] if is_live(item) else [], None)
     return reply_list(request, query, *page_of(query, int(limit)))
 
 
@@ -605,7 +612,7 @@ def put_link(request, link_id):
     while True:
         if "if-match" in request.headers:
             item = find(link_id)
-            if not item:
+            if not is_live(item):
                 raise PreconditionFailed("There is no link with this name, so If-Match cannot hold.")
         else:
             new, item = create(link_id, link, fields)
@@ -629,8 +636,12 @@ def patch_link(request, link_id):
 
 
 def delete_link(request, link_id):
-    """DELETE /link/{link_id}: forget a link."""
-    change(request, find(link_id), "DeleteItem", None, {})
+    """DELETE /link/{link_id}: forget a link, but for the fact that it was deleted."""
+    item = live(find(link_id))
+    now = stamp()
+    deleted = {name: item[name] for name in ("link_id", "link", "owner")} | now
+    deleted |= {"deleted_at": now["updated_at"], "expires_at": int(time.time()) + DELETED_FOR}
+    change(request, item, "PutItem", now["etag"], Item=encode_all(deleted))
     return reply(204)
 
 
@@ -644,7 +655,10 @@ def go(request, link_id):
     """
     if ACCESS in ("key", "iam") and re.fullmatch(ID, link_id):
         raise NotFound("There is no link with this name.")
-    item = live(find(link_id))
+    item = find(link_id)
+    if item and not is_live(item) and not re.fullmatch(ID, link_id):
+        raise Gone("This link was deleted, or has expired.")
+    live(item)
     if COUNT_VISITS == "true" and request.method == "GET":
         values = {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]}
         expression = "SET visited_at = :at, visit = :visit ADD visits :one"

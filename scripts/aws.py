@@ -43,7 +43,7 @@ def aws(region="", table=""):
 def scan(table):
     """Yield the items of a DynamoDB table, a list for each page; Stop if it cannot be read.
 
-    What has expired is left out, as the API does; DynamoDB deletes it days later.
+    What was deleted or has expired is left out, as the API does; DynamoDB deletes it later.
     """
     # A consistent Scan has all that was stored before it. The index `newest` would give an order,
     # but follows the table a moment later; and of a backup before a deletion nothing may be missing.
@@ -54,11 +54,12 @@ def scan(table):
         dynamodb = session.client("dynamodb")
     with aws(session.region_name, table):
         for page in dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
-            yield [item for item in page["Items"] if not is_past(plain(item.get("expires_at")))]
+            yield [item for item in page["Items"] if not is_gone(item)]
 
 
-def is_past(expires_at):
-    return isinstance(expires_at, int) and expires_at <= time.time()
+def is_gone(item):
+    expires_at = plain(item.get("expires_at"))
+    return "deleted_at" in item or (isinstance(expires_at, int) and expires_at <= time.time())
 
 
 def plain(value):

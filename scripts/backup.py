@@ -14,7 +14,8 @@ from pathlib import Path
 
 from api import client, pages
 from aws import TABLE, pages_of_table
-from program import Stop, add_api, alone, end, file_name_of
+from folder import alone, file_name_of
+from program import Stop, add_api, end
 from writing import save
 
 EXAMPLE = "For example: make backup DIR=backups KEEP=30 API=https://.../prod/link"

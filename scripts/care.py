@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 import visiting
 from api import CHANGED, GONE, SAME, change, client, pages
-from program import WORKERS, Stop, add_api, alone, end, file_name_of, printable
+from folder import alone, file_name_of
+from program import WORKERS, Stop, add_api, end, printable
 from titles import described
 from visiting import ALIVE, NO_HOST, UNCLEAR
 
@@ -151,7 +152,7 @@ def settle(send, seen, visit, wanted, now, week):
 def look(send, state, links, visit, week, now, told):
     """Visit links, (Seen, what is wanted) each, a host's one after another; told(seen, word, sentence) of each.
 
-    visit(url, wanted, hold) returns a visiting.Visit. Stop if the API does not work.
+    visit(url, wanted) returns a visiting.Visit. Stop if the API does not work.
     """
     done, over, hosts = queue.Queue(), threading.Event(), defaultdict(list)
     for seen, wanted in links:
@@ -283,7 +284,7 @@ def care(send, folder, name, options, visit=visiting.visit, now=time.time):
 
 def tally(counts, others):
     counts = [f"{count} {word}" for word, count in counts.items()]
-    return ", ".join(counts + ([f"{others} looked at before"] if others else [])) or "There are no links"
+    return ", ".join(counts + ([f"{others} looked at before"] if others else [])) or "nothing was looked at"
 
 
 def main():

@@ -60,13 +60,14 @@ def tables_of(resources):
 def count_of(table, of_store):
     """Return in words how many items a table has: counted if it is small, else as DynamoDB last did.
 
-    Links of a store that have expired do not count.
+    Links of a store that were deleted or have expired do not count.
     """
     dynamodb, count, request = boto3.client("dynamodb"), 0, {}
     if of_store:
         request = {
-            # DynamoDB deletes what has expired, but days later.
-            "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
+            # DynamoDB deletes what has expired, but days later, and what was deleted after a month.
+            "FilterExpression": "attribute_not_exists(deleted_at)"
+            " AND (attribute_not_exists(expires_at) OR expires_at > :now)",
             "ExpressionAttributeValues": {":now": {"N": str(int(time.time()))}},
         }
     for _ in range(COUNTED_PAGES):

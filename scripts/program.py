@@ -1,11 +1,8 @@
 """What the programs for the links of a store share: how they say what is wrong, what they are given, how they end."""
 
-import fcntl
 import os
-import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -31,24 +28,6 @@ def add_api(parser, more=""):
     parser.add_argument("--api", default=os.environ.get("API", ""), help=f"URL of the API (the variable API){more}")
     parser.add_argument("--sign", action="store_true", help="sign the requests to the API with the AWS credentials")
     parser.epilog = KEY
-
-
-def file_name_of(api):
-    """Return what tells the files of a store from those of another: the host and path of its API, or its table."""
-    return re.sub("[^A-Za-z0-9.]+", "-", re.sub("^https?://", "", api)).strip("-.")[:150]
-
-
-@contextmanager
-def alone(folder, what):
-    """Hold a folder, which is made if need be, while the block runs; Stop if another program holds it for `what`."""
-    os.umask(0o077)  # links may be private
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Stop(f"Another {what} with the folder {folder} is under way, so this one ends.") from None
-        yield
 
 
 def in_parallel(work, items):

@@ -17,6 +17,7 @@ import string
 import time
 import zlib
 from contextlib import nullcontext
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -87,6 +88,11 @@ class Stream(io.RawIOBase):
         return io.BufferedReader(self)
 
 
+@cache
+def usual_tls():
+    return ssl.create_default_context()
+
+
 def is_public(address):
     """Return whether an IP address is one of the internet's: nobody's own network, this machine, or a group."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -127,9 +133,9 @@ def connected(host, port, end, limits, may, resolve):
     if not allowed:
         raise NotSeen(PRIVATE, f"{host} is in a private network or on this machine")
     for family, address in allowed[:ADDRESSES]:
-        seconds = min(limits.connect, end - time.monotonic())
-        if seconds <= 0:
-            break
+        seconds = limits.connect
+        if time.monotonic() + seconds > end:  # what did not connect in less might have
+            raise TimeoutError
         one = socket.socket(family, socket.SOCK_STREAM)
         try:
             one.settimeout(seconds)
@@ -213,14 +219,15 @@ def visit(
     `wanted`: whether its text is. Only `private` lets it ask addresses that are not `public`. hold(host) is a
     context in which a host is asked. `resolve` looks up names as socket.getaddrinfo() does, once for each request.
     """
-    end, tls = time.monotonic() + limits.seconds, tls or ssl.create_default_context()
-    moved, for_good, asked = "", True, []
+    left, moved, for_good, asked = limits.seconds, "", True, []
     said = lambda outcome, sentence, **more: Visit(outcome, sentence, public=all(map(public, asked)), **more)
     may = lambda address: private or public(address)
     try:
         for _ in range(limits.redirects + 1):
             with hold(host_of(url)):
-                response, body, address = ask(url, wanted, end, limits, may, resolve, tls)
+                start = time.monotonic()  # to wait for others is no fault of the page
+                response, body, address = ask(url, wanted, start + left, limits, may, resolve, tls or usual_tls())
+                left -= time.monotonic() - start
             asked.append(address)
             status, location = response.status, response.headers.get("Location")
             if status not in (301, 302, 303, 307, 308) or not location:

@@ -761,6 +761,11 @@ def test_a_short_link_that_leads_nowhere(api, link_id):
 # --- expires_at
 
 
+def without_times(records):
+    """Return records without what differs by a second between two that are stored one after the other."""
+    return [{name: value for name, value in each.items() if name != "deleted_at"} for each in records]
+
+
 def soon(**distance):
     return (datetime.now(timezone.utc) + timedelta(**distance)).isoformat(timespec="seconds")
 
@@ -789,10 +794,15 @@ def test_what_has_expired_is_gone_from_every_answer(api):
     latest = time.monotonic() + 30
     while api("GET", path_of(gone)).status_code == 200 or api("GET", "/link/docs").status_code == 200:
         assert time.monotonic() < latest, "it does not expire"
-    for path in (path_of(gone), "/link/docs", f"/go/{gone['link_id']}", "/go/docs"):
+    for path in (path_of(gone), "/link/docs", f"/go/{gone['link_id']}"):
         assert api("GET", path).status_code == 404
-    for path in ("/link", "/link?tag=t", "/link?q=e", "/link?since=2000-01-01T00:00:00Z"):
+    assert api("GET", "/go/docs").status_code == 410
+    for path in ("/link", "/link?tag=t", "/link?q=e"):
         assert api.all(path) == [kept]
+    told = [{"link_id": link_id, "deleted_at": gone["expires_at"]} for link_id in (gone["link_id"], "docs")]
+    since = f"/link?since={kept['created_at']}"
+    for path in (since, f"{since}&tag=t"):
+        assert without_times(api.all(path)) == without_times([kept, *told])
     assert api("GET", f"/link?link={GOOGLE}").json() == []
     assert api.all("/tags") == [{"tag": "t", "count": 1}]
     assert "Old" not in api("GET", "/feed").text
@@ -902,7 +912,6 @@ def library(api):
         ("q=nothing", ""),
         ("q=", "abcd"),
         ("q=roads&tag=city", "b"),
-        ("since=2000-01-01T00:00:00Z&tag=city&q=e", "ab"),
     ],
 )
 def test_links_are_found(api, library, query, found):
@@ -910,6 +919,13 @@ def test_links_are_found(api, library, query, found):
         links = [record["link"][-1] for record in api.all(f"/link?{query}{limit}")]
         assert sorted(links) == list(found)
         assert links == sorted(links, reverse="since" not in query)
+
+
+def test_changes_are_searched(api, library):
+    since = min(record["created_at"] for record in api.all())
+    for limit in ("", "&limit=1"):
+        changes = api.all(f"/link?since={since}&tag=city&q=e{limit}")
+        assert [record["link"][-1] for record in changes] == ["a", "b"]
 
 
 def test_a_search_is_complete_though_its_work_is_bounded(api):
@@ -954,18 +970,68 @@ def test_tags_are_counted(api, library):
 def test_what_changed_since(api):
     records = [api.post(f"https://example.com/{n}") for n in range(4)]
     changed = api("PATCH", path_of(records[1]), {"title": "T"}).json()
-    assert api("DELETE", path_of(records[2])).status_code == 204
-    expected = sorted([records[0], records[3], changed], key=lambda record: record["updated_at"])
+    expected = sorted([records[0], *records[2:], changed], key=lambda record: record["updated_at"])
     for limit in (1, 2, 1000):
-        assert api.all(f"/link?limit={limit}&since=2000-01-01T00:00:00Z") == expected
+        assert api.all(f"/link?limit={limit}&since={records[0]['created_at']}") == expected
     assert api.all(f"/link?since={changed['updated_at']}") == [changed], "since includes the time itself"
     assert api.all("/link?since=2999-01-01T00:00:00%2B01:00") == []
+
+
+def test_since_tells_what_was_deleted(api):
+    posted = api.post(GOOGLE, title="T", tags=["t"])
+    long = api.post(LONG)
+    named = api("PUT", "/link/docs", {"link": GOOGLE, "notes": "N"}).json()
+    records = [posted, long, named]
+    for record in records:
+        assert api("DELETE", path_of(record)).status_code == 204
+    for query in ("", "&limit=1", "&tag=t", "&q=nothing"):
+        told = api.all(f"/link?since={posted['created_at']}{query}")
+        assert [each["link_id"] for each in told] == [record["link_id"] for record in records]
+        assert all(each.keys() == {"link_id", "deleted_at"} for each in told)
+    assert [each["deleted_at"] for each in told] == sorted(each["deleted_at"] for each in told)
+    assert told[0]["deleted_at"] >= named["updated_at"]
+    assert api.all(f"/link?since={told[1]['deleted_at']}") == told[1:], "since includes the time itself"
+    for path in ("/link", "/link?tag=t", "/link?q=google", "/tags", f"/link?link={GOOGLE}"):
+        assert api.all(path) == [], "who did not ask for it does not see it"
+    assert "<entry>" not in api("GET", "/feed").text
+    for record in records:
+        api.refuses(404, "^There is no link", "GET", path_of(record))
+    assert api("GET", f"/go/{posted['link_id']}").status_code == 404
+
+
+def test_what_was_deleted_comes_to_life_as_new(api):
+    old = api.post(GOOGLE, title="T", visits=7)
+    api("PUT", "/link/docs", {"link": LONG, "tags": ["t"], "expires_at": "2999-01-01T00:00:00Z"})
+    for path in (path_of(old), "/link/docs"):
+        assert api("GET", path.replace("/link/", "/go/")).status_code == 302
+        assert api("DELETE", path).status_code == 204
+    since = api.all(f"/link?since={old['created_at']}")[0]["deleted_at"]
+    api.refuses(412, "^There is no link", "PUT", "/link/docs", {"link": GOOGLE}, headers={"If-Match": "*"})
+    for method in ("PATCH", "DELETE"):
+        api.refuses(404, "^There is no link", method, "/link/docs", {"title": "T"} if method == "PATCH" else None)
+    new = api.post(GOOGLE)
+    assert new.keys() == {"link_id", "link", "created_at", "updated_at"} and new["created_at"] > old["created_at"]
+    answer = api("PUT", "/link/docs", {"link": GOOGLE, "visits": 3}, {"If-None-Match": "*"})
+    assert (answer.status_code, answer.json()["visits"]) == (201, 3)
+    assert answer.json().keys() == {"link_id", "link", "created_at", "updated_at", "visits"}
+    assert api.all() == [answer.json(), new]
+    assert api.all(f"/link?since={since}") == [new, answer.json()]
+    assert api("GET", "/go/docs").headers["Location"] == GOOGLE
+
+
+def test_a_name_that_was_deleted_is_gone(api):
+    api("PUT", "/link/docs", {"link": GOOGLE})
+    assert api("DELETE", "/link/docs").status_code == 204
+    api.refuses(410, "^This link was deleted, or has expired", "GET", "/go/docs")
+    page = api("GET", "/go/docs", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["Content-Type"]) == (410, "text/html; charset=utf-8")
+    assert "This link was deleted" in page.text
 
 
 def test_what_changes_during_a_sync_comes_at_its_end(api):
     records = [api.post(f"https://example.com/{n}") for n in range(4)]
     seen = []
-    for page in api.pages("/link?limit=2&since=2000-01-01T00:00:00Z"):
+    for page in api.pages(f"/link?limit=2&since={records[0]['created_at']}"):
         if not seen:
             changed = api("PATCH", path_of(records[0]), {"title": "T"}).json()
         seen += page
@@ -973,11 +1039,10 @@ def test_what_changes_during_a_sync_comes_at_its_end(api):
 
 
 def test_a_cursor_is_for_its_order(api):
-    for n in range(2):
-        api.post(f"https://example.com/{n}")
+    records = [api.post(f"https://example.com/{n}") for n in range(2)]
     newest, changed = (
         api("GET", f"/link?limit=1{more}").links["next"]["url"].split("cursor=")[1]
-        for more in ("", "&since=2000-01-01T00:00:00Z")
+        for more in ("", f"&since={records[0]['created_at']}")
     )
     api.refuses(400, "^cursor must be one", "GET", f"/link?cursor={changed}")
     api.refuses(400, "^cursor must be one", "GET", f"/link?since=2000-01-01T00:00:00Z&cursor={newest}")

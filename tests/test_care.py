@@ -1,8 +1,12 @@
 """What make care finds of a page, whatever that sends, what it never asks, and what it then does to the links."""
 
 import datetime
+import re
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,12 +19,14 @@ import api
 import care
 import titles
 import visiting
-from exchange import BASE, server
+from conftest import ROOT
+from exchange import BASE, server, without_settings
 from hostile import GERMAN, JAPANESE, PAGES, answer, serving, to
-from test_keeping import make, run
+from programs import make, run
 from visiting import ALIVE, GONE, NO_HOST, PRIVATE, UNCLEAR
 
-SHORT = visiting.Limits(seconds=1.5, connect=1, size=256 * 1024, redirects=3)
+SMALL = visiting.Limits(seconds=60, connect=20, size=256 * 1024, redirects=3)
+SHORT = SMALL._replace(seconds=3, connect=1)  # for what never ends
 TITLE = {"title": "A title", "notes": "What it is."}
 TOO_LONG = {"title": "x" * 511 + "…", "notes": ("y " * 4096)[:8191].rstrip() + "…"}
 
@@ -78,7 +84,8 @@ def test_each_page_has_what_is_expected_of_it():
 
 @pytest.mark.parametrize("name", FOUND)
 def test_whatever_a_page_sends(pages, name):
-    found = visiting.visit(pages.url + name, private=True, limits=SHORT)
+    never = name in ("slow", "slow-head", "silent")
+    found = visiting.visit(pages.url + name, private=True, limits=SHORT if never else SMALL)
     texts = titles.described(found.body, found.kind) if found.body else {}
     outcome, said, fields = FOUND[name]
     if name == "endless-title":
@@ -89,12 +96,12 @@ def test_whatever_a_page_sends(pages, name):
 
 
 def test_a_declaration_that_html_does_not_know_stops_nothing(pages):
-    found = visiting.visit(pages.url + "declared", private=True, limits=SHORT)
+    found = visiting.visit(pages.url + "declared", private=True)
     assert titles.described(found.body, found.kind) in ({}, {"title": "After"})  # by the version of Python
 
 
 def test_what_is_not_wanted_is_not_read(pages):
-    assert visiting.visit(pages.url + "endless", wanted=False, private=True, limits=SHORT).body == b""
+    assert visiting.visit(pages.url + "endless", wanted=False, private=True).body == b""
 
 
 @pytest.mark.parametrize("piece", ["</", "<!", "<a ", "<a b='", "&", "<![", "<?", "<!--"])
@@ -191,7 +198,7 @@ def test_a_private_address_is_asked_only_if_told_so():
     with serving() as server:
         port = server.server_address[1]
         for host in ("127.0.0.1", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "[::ffff:127.0.0.1]"):
-            found = visiting.visit(f"http://{host}:{port}/title", limits=SHORT)
+            found = visiting.visit(f"http://{host}:{port}/title")
             assert (found.outcome, server.requests) == (PRIVATE, []), host
         assert visiting.visit(server.url + "title", private=True).outcome == ALIVE
 
@@ -274,13 +281,14 @@ class Caring:
 
     def __init__(self, store, folder, capsys):
         self.store, self.folder, self.capsys, self.clock = store, folder, capsys, 1.7e9
-        self.options = SimpleNamespace(week=6.5 * DAY, pause=0, private=True, limits=SHORT, ask=None)
+        self.options = SimpleNamespace(week=6.5 * DAY, pause=0, private=True, limits=visiting.USUAL, ask=None)
 
     def __call__(self, send=None, days=0, code=0, **more):
         self.clock += days * DAY
         send = send or api.client(self.store.url)
         assert care.care(send, self.folder, "links", self.options, now=lambda: self.clock, **more) == code
-        return self.capsys.readouterr().out.splitlines()
+        printed, self.problems = self.capsys.readouterr()
+        return printed.splitlines()
 
 
 @pytest.fixture
@@ -358,7 +366,7 @@ def test_a_name_that_leads_elsewhere_begins_anew(store, web, caring):
     store.api("PATCH", "/link/named", {"link": web.url + "gone"})
     assert caring(days=7) == [f"gone: {web.url}gone: answered 404", "1 gone"]
     store.api("DELETE", "/link/named")
-    assert caring(days=7) == ["There are no links"]
+    assert caring(days=7) == ["nothing was looked at"]
 
 
 def test_a_host_that_is_unknown_is_gone_only_if_this_machine_is_online(store, web, caring):
@@ -408,7 +416,6 @@ def test_a_host_is_asked_one_request_at_a_time_and_several_hosts_at_once(store, 
         for host in ("127.0.0.1", "localhost"):
             store.api.post(f"http://{host}:{port}/first")
         server.pages["end"] = answer()
-        caring.options.limits = visiting.USUAL
         assert caring()[-1] in ("18 alive, 18 filled in", "18 filled in, 18 alive")
         assert server.most == {"127.0.0.1": 1, "localhost": 1}
 
@@ -430,6 +437,37 @@ def test_what_was_stopped_goes_on_where_it_was(store, web, caring):
     assert caring()[-1] == "3 gone, 3 looked at before"
 
 
+def test_ctrl_c_ends_it_which_says_so(store, tmp_path):
+    waiting = threading.Event()
+
+    def hanging(connection, over):
+        waiting.set()
+        over.wait(60)
+
+    with serving({"page": answer(), "hanging": hanging}) as server:
+        for name in ("hanging", "page"):  # the newest comes first
+            store.api.post(server.url + name, title="T", notes="N")
+        arguments = "--api", store.url, "--private", "--state", str(tmp_path), "--pause", "0"
+        command = [sys.executable, "scripts/care.py", *arguments]
+        program = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=without_settings()
+        )
+        try:
+            assert waiting.wait(60)
+            program.send_signal(signal.SIGINT)
+            printed, problems = program.communicate(timeout=60)
+        finally:
+            program.kill()
+            program.communicate()
+        assert (program.returncode, printed) == (130, "")
+        # By the time it is told, the first page may be done, kept, and counted, or not yet.
+        told = "Not complete: (1 alive|nothing was looked at). Run it again to go on.\nInterrupted.\n"
+        assert re.fullmatch(told, problems)
+        server.pages["hanging"] = answer()
+        code, (counts,), _ = run("care", *arguments)
+    assert code == 0 and counts in ("1 alive, 1 looked at before", "2 alive")
+
+
 def test_what_the_api_refuses_is_said_and_tried_again(store, web, caring):
     store.api.post(web.url + "absent", title="T", notes="N", tags=[str(number) for number in range(32)])
     caring()
@@ -439,48 +477,39 @@ def test_what_the_api_refuses_is_said_and_tried_again(store, web, caring):
 
 
 def test_copies_are_asked_for_once_and_only_of_what_anybody_may_see(store, web, caring):
-    copies, statuses = [], [200]
-
-    def archive(method, path, body):
-        copies.append(body)
-        return statuses[0], {}, "{}"
+    copies, status = [], 200
 
     def ask(page):
         copies.append(page)
-        return statuses[0]
+        return status
 
     web.pages["also"] = answer()
-    links = [store.api.post(web.url + path, title="T", notes="N")["link"] for path in ("page#part", "absent")]
-    store.api.post(web.url.replace("//", "//me:secret@") + "also", title="T", notes="N")
+    for link in web.url + "page#part", web.url + "absent", web.url.replace("//", "//me:secret@") + "also":
+        store.api.post(link, title="T", notes="N")
     caring.options.ask = ask
     caring()
     assert copies == [], "they are on this machine"
     public = lambda *arguments: visiting.visit(*arguments, public=only("127.0.0.1"))
-    statuses[0] = 429
+    status = 429
     caring(days=7, visit=public)
-    assert [each for each in copies if "secret" in each] == [] and copies[:1] == [web.url + "page"]
+    assert copies == [web.url + "page"] and "The Wayback Machine takes no more for now" in caring.problems
     copies.clear()
-    statuses[0] = 200
+    status = 200
     assert "1 saved" in caring(visit=public)[-1]
+    for days in 0, 7:
+        caring(days=days, visit=public)
     assert copies == [web.url + "page"]
-    copies.clear()
-    caring(visit=public)
-    caring(days=7, visit=public)
-    assert copies == [] and links
 
 
 def test_the_archive_is_asked_as_its_api_says():
-    asked, answers = [], {"headers": []}
     with serving({"save/": answer("{}", "application/json")}) as archive:
-        ask = care.archive(archive.url + "save/", "access:secret")
-        assert ask("https://example.com/?a=b&c") == 200
+        assert care.archive(archive.url + "save/", "access:secret")("https://example.com/?a=b&c") == 200
         (request,) = archive.requests
         assert request.startswith("POST /save/ HTTP/1.1\r\n") and "Authorization: LOW access:secret\r\n" in request
         assert care.archive(archive.url, "")(BASE) == 404
         assert "Authorization" not in archive.requests[-1]
     with pytest.raises(care.Stop, match="The Wayback Machine cannot be reached"):
         care.archive(archive.url, "")(BASE)
-    assert asked == [] and answers
 
 
 def test_make_care_visits_no_private_address_by_itself(store, web, tmp_path):

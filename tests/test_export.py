@@ -51,11 +51,13 @@ def test_an_export_of_the_table_is_that_of_the_api(engine, store, hostile, tmp_p
     assert by_id(store) == hostile
 
 
-def test_what_has_expired_is_in_no_export(engine, locked, tmp_path):
+def test_what_has_expired_or_was_deleted_is_in_no_export(engine, locked, tmp_path):
     path, table = tmp_path / "links.jsonl", resource_ids(engine, "key")["Table"]
     soon = datetime.now(timezone.utc) + timedelta(seconds=2)
     locked.api.post(BASE + "soon", expires_at=soon.isoformat())
     locked.api.post(BASE + "stays", expires_at="2099-12-31T23:59:59Z")
+    deleted = locked.api.post(BASE + "deleted")
+    assert locked.api("DELETE", f"/link/{deleted['link_id']}").status_code == 204
     while len(locked.api.all()) == 2:
         pass
     done = run("export", path, "--api", f"dynamodb:{table}", **locked.settings)

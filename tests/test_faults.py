@@ -63,7 +63,7 @@ class Client:
 
     def __init__(self, api, documented, log):
         self.api, self.documented, self.log = api, documented, log
-        self.links, self.etags, self.visits = {}, {}, {}
+        self.links, self.etags, self.visits, self.deleted = {}, {}, {}, set()
         self.counts = Counter()
 
     def send(self, method, path, body=None, headers={}):
@@ -135,6 +135,8 @@ class Client:
         assert answer.status_code == (204 if there and not (busy and answer.status_code == 404) else 404)
         for known in (self.links, self.etags, self.visits):
             known.pop(link_id, None)
+        if there:
+            self.deleted.add(link_id)
 
     def go(self, link_id):
         answer, busy = self.send("GET", f"/go/{link_id}")
@@ -143,7 +145,7 @@ class Client:
             self.visits[link_id][0] += 1
             self.visits[link_id][1] += 1 + busy
         else:
-            assert answer.status_code == 404
+            assert answer.status_code == (410 if link_id in self.deleted & set(NAMES) else 404)
 
     def get(self, link_id):
         answer, _ = self.send("GET", f"/link/{link_id}")
@@ -222,7 +224,7 @@ def test_what_was_acknowledged_is_there_once_whatever_fails(handler, table, on_t
             getattr(client, kind)(name)
     faults.active = False
     records = {record["link_id"]: record for record in client.list()}
-    items = table.scan(TableName="links")["Items"]
+    items = [item for item in table.scan(TableName="links")["Items"] if "deleted_at" not in item]
     lost = [link_id for link_id in client.links if link_id not in records]
     doubled = len(items) - len({item["link_id"]["S"] for item in items})
     for link_id in client.links:

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,27 +12,9 @@ import pytest
 
 import api
 import retag
-from conftest import ROOT, resource_ids
+from conftest import ROOT, named, resource_ids
 from exchange import BASE, aws_settings, error, record, server, without_settings
-
-
-def run(script, *arguments, **environment):
-    """Run a script; return its exit code, and what it printed to stdout and to stderr, as lists of lines."""
-    command = [sys.executable, f"scripts/{script}.py", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=without_settings() | environment, capture_output=True, encoding="utf-8"
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
-
-
-def make(target, *given, **environment):
-    """Run a make target with the tools of this environment, as run() does."""
-    command = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", target, *given]
-    environment = without_settings() | environment
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
-
+from programs import make, run
 
 # --- Tags
 
@@ -189,7 +170,7 @@ def test_a_backup_has_all_fields_and_comes_back(store, hostile, tmp_path):
 
 def test_a_table_is_backed_up_without_its_api(engine, store, tmp_path):
     store.api.post(BASE + "a")
-    table = f"dynamodb:{resource_ids(engine, 'tests')['Table']}"
+    table = f"dynamodb:{resource_ids(engine, named('tests'))['Table']}"
     assert run("backup", "--dir", tmp_path, "--api", table, **aws_settings(engine)) == (0, [], [])
     assert [links_in(each) for each in files(tmp_path)] == [{BASE + "a"}]
 

@@ -10,7 +10,7 @@ from mcp import Client, StdioServerParameters
 
 from conftest import ROOT
 from exchange import BASE, error, record, server, without_settings
-from test_keeping import make
+from programs import make
 
 
 def asking(url, work, **settings):

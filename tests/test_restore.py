@@ -10,10 +10,10 @@ import boto3
 import pytest
 
 import restore
-from conftest import aws, resource_ids
+from conftest import aws, named, resource_ids
 from exchange import BASE
 from program import Stop
-from test_keeping import make, run
+from programs import make, run
 
 AT = datetime.now(timezone.utc) - timedelta(hours=1)
 
@@ -229,7 +229,7 @@ def test_a_time_that_is_none_is_a_sentence(at, sentence):
 
 @pytest.mark.parametrize("key", [False, True])
 def test_the_whole_way_on_the_local_engine(engine, stack_api, locked, monkeypatch, tmp_path, capsys, key):
-    name, api = ("key", locked.api) if key else ("tests", stack_api)
+    name, api = ("key", locked.api) if key else (named("tests"), stack_api)
     monkeypatch.chdir(tmp_path)
     for variable, value in engine.settings.items():
         monkeypatch.setenv(variable, value)
@@ -261,11 +261,11 @@ def test_the_whole_way_on_the_local_engine(engine, stack_api, locked, monkeypatc
 def test_make_restore_changes_nothing_where_nothing_differs(engine, store):
     store.api.post(BASE + "a")
     before = store.api.all()
-    code, printed, problems = make("restore", "AT=2026-01-01T00:00Z", "STACK=tests", **engine.settings)
+    code, printed, problems = make("restore", "AT=2026-01-01T00:00Z", f"STACK={named('tests')}", **engine.settings)
     assert (code, problems, printed[1:]) == (
         0,
         [],
-        ["Since 2026-01-01 00:00:00 UTC, in tests:", "  nothing was deleted or changed"],
+        [f"Since 2026-01-01 00:00:00 UTC, in {named('tests')}:", "  nothing was deleted or changed"],
     )
     assert store.api.all() == before
     code, printed, problems = run("restore", "--stack", "absent", "--at", "2026-01-01T00:00Z", **engine.settings)
