@@ -119,6 +119,13 @@ def test_no_more_is_made_than_was_said(monkeypatch):
             conftest.spend(there, **{what: 1})
 
 
+def test_the_document_says_what_is_the_most():
+    told = (ROOT / "docs" / "testing.md").read_text().replace("\n", " ")
+    most = conftest.MOST
+    assert f"{most['stacks']} stacks, {most['requests']:,} requests, {most['bytes'] // 10**6} MB" in told
+    assert f"{account.most_usd():.2f} USD" in told
+
+
 def test_each_test_is_for_the_engine_or_says_why_not(request):
     """pytest runs this on the engine, where what only AWS can answer is not collected."""
     marks = [mark for item in request.session.items for mark in item.iter_markers() if mark.name in ("engine", "aws")]

@@ -7,23 +7,31 @@ from threading import Barrier
 
 import pytest
 
-from conftest import alone
+from conftest import alone, eventually
 
 GOOGLE = "https://www.google.com"
 CLIENTS = 50
 
 
-def warm_up(send):
-    """Let a function have a process for each of many clients: to start all of them at once takes too long."""
+def warm_up(send, path="/nowhere"):
+    """Let a function have a process for each of many clients: to start all of them at once takes too long.
+
+    Nothing is at this path.
+    """
+
+    def are_answered(clients):
+        with ThreadPoolExecutor(clients) as threads:
+            answers = threads.map(lambda _: send("GET", path, {}, None), range(clients))
+            return {answer.status_code for answer in answers} == {404}
+
     with alone():
         for clients in range(5, CLIENTS + 1, 5):
-            with ThreadPoolExecutor(clients) as threads:
-                list(threads.map(lambda _: send("GET", "/nowhere", {}, None), range(clients)))
+            eventually(lambda clients=clients: are_answered(clients), "an answer to each client")
 
 
 @pytest.fixture(scope="module")
 def warm(deployed):
-    warm_up(deployed.send)
+    warm_up(deployed.send, "/link/none")
 
 
 @pytest.fixture

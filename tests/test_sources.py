@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from conftest import resource_ids
+from conftest import named, resource_ids
 from exchange import BASE, NO_LIST, NO_URL, aws_settings, by_id, error, run, server
 
 
@@ -23,7 +23,7 @@ def test_the_table_of_a_tutorial(locked, tutorial):
 
 
 def test_the_table_of_an_apidb_keeps_all(engine, store, hostile, locked):
-    source = f"dynamodb:{resource_ids(engine, 'tests')['Table']}"
+    source = f"dynamodb:{resource_ids(engine, named('tests'))['Table']}"
     locked.takes(source, added=len(hostile))
     locked.takes(source, there=len(hostile))
     assert by_id(locked) == by_id(store)
