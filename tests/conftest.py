@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
 NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
 RUN = f"apidb-test-{random.SystemRandom().randrange(16**6):06x}"  # begins the names of what this run makes
-PATIENCE = 600  # seconds until what must come has not come
+PATIENCE = {"engine": 60, "aws": 600}  # seconds until what must come has not come
 
 # What a run on AWS sends and makes at most: more is refused, so that it costs no more than it has said.
 MOST = {"requests": 10_000, "bytes": 60_000_000, "stacks": 30}
@@ -248,11 +248,11 @@ def named(name):
 
 
 def eventually(condition, what="what is waited for"):
-    """Return what condition() gives as soon as that is true; fail after ten minutes of other values.
+    """Return what condition() gives as soon as that is true; fail after a minute of other values, on AWS ten.
 
     On AWS much becomes so a moment later: keys, policies, deployments, indexes, logs, metrics.
     """
-    end, pause = time.monotonic() + PATIENCE, 0.02
+    end, pause = time.monotonic() + PATIENCE[eventually.on], 0.02
     while not (found := condition()):
         assert time.monotonic() < end, f"{what} has not come"
         time.sleep(pause)
@@ -260,10 +260,14 @@ def eventually(condition, what="what is waited for"):
     return found
 
 
+eventually.on = "engine"
+
+
 @pytest.fixture(scope="session")
 def engine(pytestconfig):
     """A local engine of this test run; with --on aws, in its place, the account, which has no process."""
     if pytestconfig.getoption("on") == "aws":
+        eventually.on = "aws"
         settings = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "10"} | os.environ
         region = boto3.Session().region_name  # may be that of a profile
         yield local.Engine(None, settings | {"AWS_DEFAULT_REGION": region, "AWS_DEFAULT_OUTPUT": "json"})
