@@ -121,7 +121,7 @@ class Meter:
         self.kind.calls += 1
         if operation == "Query":
             return self.read(values, request)
-        if operation in ("PutItem", "UpdateItem", "DeleteItem"):
+        if operation in ("PutItem", "UpdateItem"):
             return self.write(operation, values, request)
         sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {operation}; add it to Meter.")
 
