@@ -1,6 +1,6 @@
 """`pytest --on aws`: the end-to-end tests on an account of AWS, which is that of the usual settings of AWS's SDKs.
 
-They are the tests of ON_AWS that use the whole stack, as they are on the local engine.
+They are the tests of ON_AWS that use the whole stack, as they are on the local engine, and the requests of SYSTEMS.
 Where one holds on one of the two only, a mark at it says so, and why:
 
     @pytest.mark.engine("the account is not ours alone")
@@ -26,6 +26,7 @@ from conftest import MOST, RUN, spent
 from manage import stop_in_order
 
 ON_AWS = "test_access test_addons test_api test_aws test_races test_stack test_upgrade".split()
+SYSTEMS = "test_pets test_reviews test_posts".split()  # of these, what the same tests ask the handler too
 
 AGREED = pytest.StashKey()
 
@@ -65,10 +66,12 @@ def is_for_engine(item):
 
 
 def is_for_aws(item):
-    whole = (
-        "engine" in item.fixturenames or getattr(item, "callspec", None) and item.callspec.params.get("api") == "stack"
-    )
-    return item.module.__name__ in ON_AWS and whole and not item.get_closest_marker("engine")
+    if item.get_closest_marker("engine"):
+        return False
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.module.__name__ in SYSTEMS:
+        return given.get("system") == "stack"
+    return item.module.__name__ in ON_AWS and ("engine" in item.fixturenames or given.get("api") == "stack")
 
 
 # --- Before it begins

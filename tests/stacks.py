@@ -27,6 +27,7 @@ from conftest import (
     emptied,
     http_api,
     items_of,
+    named,
     outputs,
     plain,
     proxy_response,
@@ -50,13 +51,19 @@ def template_of(name):
 @contextlib.contextmanager
 def handler_of(name, settings):
     """Give the function of a system as a module that has these settings, and its own common.py."""
-    others = {key: value for key, value in sys.modules.items() if key not in (name, "common")}
+    # All else that is imported meanwhile stays: the AWS CLI would not find parts of itself again.
+    before = {each: sys.modules.pop(each, None) for each in (name, "common")}
     with (
         mock.patch.dict(os.environ, KEYS | {"TABLE": name, "ALLOWED_ORIGIN": "*"} | settings),
-        mock.patch.dict(sys.modules, others, clear=True),
         mock.patch.object(sys, "path", [str(ROOT / "handler"), *sys.path]),
     ):
-        yield importlib.import_module(name)
+        try:
+            yield importlib.import_module(name)
+        finally:
+            for each, module in before.items():
+                sys.modules.pop(each, None)
+                if module:
+                    sys.modules[each] = module
 
 
 def make_table(name):
@@ -127,7 +134,7 @@ def system_at(engine, name, stack_name, parameters=NEVER_THROTTLED):
 
 @pytest.fixture(scope="module")
 def deployed_system(request, engine):
-    with system_at(engine, request.module.STACK, f"tests-{request.module.STACK}") as system:
+    with system_at(engine, request.module.STACK, named(f"tests-{request.module.STACK}")) as system:
         yield system
 
 

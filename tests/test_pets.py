@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import NEVER_THROTTLED
+from conftest import NEVER_THROTTLED, named
 from stacks import fails_inside, is_closed, is_cors, system_at, without
 from test_races import CLIENTS, at_once, winner
 
@@ -172,7 +172,7 @@ def test_what_passes_is_tried_again_and_then_503(system_faulty, fault, request_)
     {"PutItem": ("POST", "/pets", REX), "GetItem": ("GET", "/pets/1"), "Scan": ("GET", "/pets")}.items(),
 )
 def test_the_role_has_what_is_needed(engine, system_stack, action, request_):
-    with without(engine, "tests-pets", f"dynamodb:{action}"):
+    with without(engine, named("tests-pets"), f"dynamodb:{action}"):
         fails_inside(system_stack(*request_))
     assert system_stack(*request_).status_code in (201, 404, 200)
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from conftest import named
 from stacks import fails_inside, is_closed, is_cors, without
 from test_races import CLIENTS, at_once, winner
 
@@ -459,7 +460,7 @@ def test_the_role_has_what_is_needed(engine, system_stack):
         "Query": [("GET", f"/users/{user}/posts"), ("GET", "/post"), ("GET", f"/post/{post}/comments")],
     }
     for action, each in requests.items():
-        with without(engine, "tests-posts", f"dynamodb:{action}"):
+        with without(engine, named("tests-posts"), f"dynamodb:{action}"):
             for request in each:
                 before = system_stack.items()
                 fails_inside(system_stack(*request))

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from conftest import NEVER_THROTTLED, aws, settled
+from conftest import NEVER_THROTTLED, aws, named, settled
 from stacks import fails_inside, is_closed, is_cors, system_at, without
 from test_races import CLIENTS, at_once, winner
 
@@ -297,7 +297,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("action, request_", REQUESTS.items(), ids=REQUESTS)
 def test_the_role_has_what_is_needed(engine, system_stack, action, request_):
-    with without(engine, "tests-reviews", f"dynamodb:{action}"):
+    with without(engine, named("tests-reviews"), f"dynamodb:{action}"):
         fails_inside(system_stack(*request_))
     assert system_stack(*request_).status_code in (201, 404, 200)
 
