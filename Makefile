@@ -3,9 +3,10 @@
 
 PYTHON ?= python3
 TEMPLATE ?= setupapidb.yml
-STACK ?= apidb
-ADDONS ?= page
-PORT ?= 4566
+# These are the template's: stack apidb with a page, or for stacks/pets.yml stack pets.
+STACK ?=
+ADDONS ?= $(if $(filter setupapidb.yml,$(notdir $(TEMPLATE))),page)
+PORT ?=
 STATE ?= .apidb
 PARAMETERS ?=
 ACCESS ?=
@@ -18,18 +19,19 @@ ROUNDS ?= 30
 bin = .venv/bin
 so = $(filter 1 yes true,$(1))
 install = pip install --quiet --disable-pip-version-check
+stack = --template $(TEMPLATE) $(if $(STACK),--stack $(STACK)) $(if $(call so,$(YES)),--yes)
 addons = $(addprefix --addon ,$(ADDONS))
 templates = $(sort $(TEMPLATE) $(wildcard setupapidb.yml addons/*.yml stacks/*.yml))
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## start the store and its page on this machine (PORT=4566 ACCESS=key), until Ctrl-C
-	@$(bin)/python scripts/local.py --port $(PORT) --state $(STATE) --stack $(STACK) --template $(TEMPLATE) $(addons) \
-		$(if $(call so,$(YES)),--yes) RequestsPerSecond=10000 RequestBurst=5000 $(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
+run: .venv/installed  ## start the store and its page on this machine (TEMPLATE= PORT=4566 ACCESS=key), until Ctrl-C
+	@$(bin)/python scripts/local.py $(if $(PORT),--port $(PORT)) --state $(STATE) $(stack) $(addons) \
+		$(if $(ACCESS),Access=$(ACCESS)) $(PARAMETERS)
 
 test: check  ## check, then run all tests
-	@$(bin)/pytest tests
+	@$(bin)/pytest -n 2 --dist loadfile tests
 
 check: .venv/tested  ## see that the templates are valid, complete and small enough, the code in form; write nothing
 	@$(bin)/python scripts/embed.py --check $(templates)
@@ -44,22 +46,24 @@ format: .venv/tested  ## bring the code into form, by ruff.toml
 embed: .venv/installed  ## copy the handlers into the templates
 	@$(bin)/python scripts/embed.py $(templates)
 
-deploy: .venv/installed  ## create or update store and add-ons on AWS (STACK=apidb ADDONS=page PARAMETERS="Name=value" YES=1)
-	@$(bin)/python scripts/manage.py deploy --stack $(STACK) --template $(TEMPLATE) $(addons) \
-		$(if $(call so,$(YES)),--yes) $(PARAMETERS)
+deploy: .venv/installed  ## create or update store and add-ons on AWS (TEMPLATE= STACK=apidb ADDONS=page PARAMETERS="Name=value" YES=1)
+	@$(bin)/python scripts/manage.py deploy $(stack) $(addons) $(PARAMETERS)
 
-status: .venv/installed  ## show how the store on AWS is, its add-ons, and its last errors (STACK=apidb)
-	@$(bin)/python scripts/manage.py status --stack $(STACK)
+status: .venv/installed  ## show how a stack on AWS is, its add-ons, and its last errors (TEMPLATE= STACK=apidb)
+	@$(bin)/python scripts/manage.py status $(stack)
 
-logs: .venv/installed  ## follow the log of the store on AWS (STACK=apidb), until Ctrl-C
-	@$(bin)/python scripts/manage.py logs --stack $(STACK)
+logs: .venv/installed  ## follow the logs of a stack on AWS (TEMPLATE= STACK=apidb), until Ctrl-C
+	@$(bin)/python scripts/manage.py logs $(stack)
 
-teardown: .venv/installed  ## export the links, then delete add-ons and store on AWS (STACK=apidb EXPORT=no)
-	@$(bin)/python scripts/manage.py teardown --stack $(STACK) --template $(TEMPLATE) $(if $(filter 0 no false,$(EXPORT)),--no-export)
+reindex: .venv/installed  ## make the index of a store on AWS again from its links (STACK=apidb), while people use it
+	@$(bin)/python scripts/manage.py reindex $(stack)
 
-import: .venv/installed  ## store the links of a file, a table or a URL (FILE=bookmarks.html API=URL, DRY_RUN=1, SIGN=1)
-	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" \
-		$(if $(call so,$(DRY_RUN)),--dry-run) $(if $(call so,$(SIGN)),--sign)
+teardown: .venv/installed  ## export the tables, then delete add-ons and stack on AWS (TEMPLATE= STACK=apidb EXPORT=no YES=1)
+	@$(bin)/python scripts/manage.py teardown $(stack) $(if $(filter 0 no false,$(EXPORT)),--no-export)
+
+import: .venv/installed  ## store the links of a file, table, server or URL (FILE=x API=URL DRY_RUN=1 MERGE=yes PRIVATE=yes SIGN=1)
+	@$(bin)/python scripts/links.py import "$(FILE)" --api "$(API)" $(if $(call so,$(DRY_RUN)),--dry-run) \
+		$(if $(call so,$(MERGE)),--merge) $(if $(call so,$(PRIVATE)),--private) $(if $(call so,$(SIGN)),--sign)
 
 export: .venv/installed  ## write all links to a file (FILE=links.jsonl, .csv or .html, API=URL or dynamodb:TABLE, SIGN=1)
 	@$(bin)/python scripts/links.py export "$(FILE)" --api "$(API)" $(if $(call so,$(SIGN)),--sign)
@@ -103,4 +107,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@.bench/bin/$(install) --constraint .bench/versions --requirement bench/requirements.txt
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export cost bench lock
+.PHONY: help run test check format embed deploy status logs reindex teardown import export cost bench lock

@@ -40,6 +40,7 @@ SETTINGS = {
     "ACCESS": "open",
     "ALLOWED_ORIGIN": "*",
     "COUNT_VISITS": "true",
+    "INDEX": "index",
     "STACK": "apidb",
     "STACK_ID": "arn:aws:cloudformation:us-east-1:123456789012:stack/apidb",
     "VERSION": "1",

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import cost  # noqa: E402 it is in scripts/
 
 COUNTS = (100, 10_000, 1_000_000)
+FOUND = 1000  # links that have the tag, and the word, that are looked for
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # of the first link; the others follow, one each millisecond
 
 # What one partition takes a second, in units, and what an account has by default; docs/scale.md has the sources.
@@ -66,10 +67,18 @@ class Store:
         """Let it answer what the handler asks of an index."""
         call = index.call
 
-        def answer(operation, values, **request):
-            if "IndexName" not in request:
+        def answer(operation, values=None, **request):
+            if "IndexName" in request:
+                page = self.page(request)
+            elif operation == "Query" and request.get("TableName") == index.INDEX:
+                page = self.entries(index, values, request)
+            elif operation == "BatchGetItem":
+                ((table, asked),) = request["RequestItems"].items()
+                links = [self.make(number_of(key)) for key in asked["Keys"]]
+                page = {"Responses": {table: links}, "UnprocessedKeys": {}}
+            else:
                 return call(operation, values, **request)
-            return json.loads(json.dumps(self.page(request)), object_hook=index.decode)
+            return json.loads(json.dumps(page), object_hook=index.decode)
 
         index.call = answer
 
@@ -80,6 +89,21 @@ class Store:
             return AWSResponse(None, 200, {}, None), self.page(json.loads(params["body"]))
 
         client.meta.events.register("before-call.dynamodb.Scan", answer)
+
+    def entries(self, index, values, asked):
+        """Return a page of the entries of a term, which FOUND links have that are spread over all."""
+        numbers = range(self.count)[:: -max(self.count // FOUND, 1)][:FOUND]
+        if "ExclusiveStartKey" in asked:
+            created_at = asked["ExclusiveStartKey"]["place"]["S"].split(index.END)[-1].split(" ")[0]
+            number = round((datetime.fromisoformat(created_at) - START) / timedelta(milliseconds=1))
+            numbers = numbers[numbers.index(number) + 1 :]
+        items = []
+        for number in numbers[: asked["Limit"]]:
+            link = self.make(number)
+            word = values.get("word", "") and values["word"] + index.END
+            place = {"S": f"{word}{link['created_at']['S']} {link['link_id']['S']}"}
+            items.append({"term": {"S": values["term"]}, "place": place, "link": link["link"]})
+        return {"Items": items, **({"LastEvaluatedKey": items[-1]} if len(items) < len(numbers) else {})}
 
     def page(self, asked):
         whole = asked.get("KeyConditionExpression", "#owner = :owner") == "#owner = :owner"
@@ -128,15 +152,22 @@ class Meter(cost.Meter):
         reads = self.kind.reads
         answer = super().read(values, request)
         self.kind.bytes += sum(cost.item_bytes(self.index.encode_all(item)) for item in answer["Items"])
-        if "IndexName" in request:
+        if "IndexName" in request or "TableName" in request:
             self.kind.busiest += (self.kind.reads - reads) / PARTITION_READS
+        return answer
+
+    def get(self, request):
+        answer = super().get(request)
+        self.kind.bytes += sum(
+            cost.item_bytes(self.index.encode_all(item)) for item in answer["Responses"][self.index.TABLE]
+        )
         return answer
 
     def write(self, operation, values, request):
         old = self.item(request)
         answer = super().write(operation, values, request)
         new = self.item(request)
-        units = max(cost.units_of_write(old, new, [key]) for key in self.indexes)
+        units = max(cost.units_of_write(old, new, [key]) for key in self.indexes[self.index.TABLE])
         self.kind.busiest += (units - cost.units_of_write(old, new, [])) / PARTITION_WRITES
         return answer
 
@@ -159,7 +190,9 @@ def requests(index, store, count):
     yield "`GET /link?cursor=`, 100 from the middle on", "GET", f"/link?cursor={middle}", None
     yield "`GET /link/{link_id}`", "GET", f"/link/{link_id}", None
     yield "`GET /link?link=URL`", "GET", "/link?" + urlencode({"link": link}), None
-    yield "`GET /link?q=`, one request", "GET", "/link?q=nothing", None
+    yield f"`GET /link?tag=`, 100 of {FOUND:,}", "GET", "/link?tag=topic-00", None
+    yield f"`GET /link?q=`, 100 of {FOUND:,}", "GET", "/link?q=example", None
+    yield "`GET /link?q=` of two letters, one request", "GET", "/link?q=no", None
     yield "`POST /link`", "POST", "/link", new
     yield "`PATCH /link/{link_id}`", "PATCH", f"/link/{link_id}", {"title": new["title"]}
     yield "`GET /go/{link_id}`, counted", "GET", f"/go/{link_id}", None
@@ -267,7 +300,8 @@ def stores(template):
     with cost.handler(template) as (index, client), clock:
         store = Store(maker(index, client))
         store.behind(index)
-        yield index, store, Meter(index, client, template["Resources"]["Table"]["Properties"])
+        index.made = True
+        yield index, store, Meter(index, client, template["Resources"])
 
 
 def report(template, data):
@@ -278,18 +312,37 @@ def report(template, data):
         scans = [scanned(textbook_client(), count) for count in COUNTS]
     kinds = itertools.chain(*zip(*by_count), *zip(*scans))
     most = by_count[-1]
-    search = next(kind for kind in most if "?q=" in kind.name)
+    search = next(kind for kind in most if "two letters" in kind.name)
     return "\n\n".join([grown(kinds, prices), searched(search, prices), limits(most, prices)])
+
+
+def found(index, store, meter, count, path):
+    """Return how many requests find all FOUND links by a tag or a word among `count`, and the read units of them."""
+    store.count, requests, records, meter.kind = count, 0, 0, Kind(path, links=count)
+    while path:
+        answer, _ = send(index, "GET", path)
+        records += len(json.loads(answer["body"]))
+        path, requests = following(answer), requests + 1
+    kind, meter.kind = meter.kind, None
+    if records != min(FOUND, count):
+        raise cost.CostError(f"{records} of {FOUND} links are found.")
+    return requests, kind.reads
 
 
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     template, _ = decode(str(ROOT / "setupapidb.yml"))
     print(report(template, tomllib.loads((ROOT / "scripts" / "prices.toml").read_text())))
-    with stores(template) as (index, store, _):
+    with stores(template) as (index, store, meter):
+        for count, query in itertools.product(COUNTS[1:], ("tag=topic-00", "q=example")):
+            requests, units = found(index, store, meter, count, f"/link?{query}")
+            print(
+                f"\n{requests} requests of ?{query} find all {FOUND:,} among {count:,} links, for {units:g} read units."
+            )
         start = time.monotonic()
         pages = walk(index, store, COUNTS[-1])
         seconds = time.monotonic() - start
+        meter.kind = None
     print(f"\n{pages:,} pages of 1,000 have all {COUNTS[-1]:,} links, each once, newest first.")
     print(f"Reading them took {seconds:.0f} s here, which says nothing of AWS.")
 

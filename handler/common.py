@@ -1,8 +1,9 @@
 """What the functions of stacks/ share: errors, checks, requests and answers of API Gateway, entity tags, pages.
 
 `make embed` puts into a template what its function imports from here, with all
-that that needs, and nothing else. The link store shares none of it: it asks
-DynamoDB without the SDK's client, and its file is read alone.
+that that needs, and nothing else. The link store shares none of it: it starts
+sooner without the SDK's client, answers in HTML and metrics too, and its one
+file is there to be read alone.
 """
 
 import json
@@ -22,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 # --- Settings
 
-# Three attempts of at most 3 s, and the waits between, fit into the function's 25 s.
+# Three attempts of at most 3 s, and the waits between; the function has 25 s.
 config = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard"})
 table = boto3.resource("dynamodb", config=config).Table(os.environ["TABLE"])
 
@@ -41,6 +42,13 @@ def require(holds, sentence):
     """Raise an Error, 400 with this sentence, if something does not hold."""
     if not holds:
         raise Error(400, sentence)
+
+
+def found(what, there):
+    """Return what is there; Error 404 if that is nothing."""
+    if not there:
+        raise Error(404, f"There is no {what} with this id.")
+    return there
 
 
 PASSING = "Throttling|Throughput|RequestLimit|Transaction"
@@ -70,6 +78,12 @@ def text(name, value, most):
     bad = "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
     fits = isinstance(value, str) and value.strip() and len(value) <= most and not re.search(bad, value)
     require(fits, f"{name} must be a string of 1 to {most} characters, not blank, without control characters.")
+    return value
+
+
+def number(name, value, most):
+    """Return a whole number from 1."""
+    require(type(value) is int and 1 <= value <= most, f"{name} must be a whole number from 1 to {most}.")
     return value
 
 
@@ -155,6 +169,8 @@ def reply_list(request, records, limit, cursor):
 
 # --- Storage
 
+ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # a UUID, as uuid writes it
+
 
 def now():
     """Return the time in UTC as a record has it (RFC 3339)."""
@@ -165,6 +181,12 @@ def uuid7():
     """Return a UUID whose text sorts by time (RFC 9562, 5.7 and 6.2, method 3); Python has one from 3.14 on."""
     milliseconds, rest = divmod(time.time_ns(), 10**6)
     return str(uuid.UUID(f"{milliseconds:012x}7{rest * 4096 // 10**6:03x}{uuid.uuid4().hex[16:]}"))
+
+
+def new(item):
+    """Return an item as it is to be stored first."""
+    moment = now()
+    return item | {"createdAt": moment, "updatedAt": moment, "etag": uuid.uuid4().hex}
 
 
 def if_match(request):
@@ -197,14 +219,39 @@ def write(operation, etag, condition, **request):
         return repeated and item.get("etag") == etag, item
 
 
+def update(key, condition, values):
+    """Set these attributes of an item, or remove those that are None, if the condition holds; see write()."""
+    values = values | {"updatedAt": now(), "etag": uuid.uuid4().hex}
+    kept = {name: value for name, value in values.items() if value is not None}
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
+    if len(kept) < len(values):
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in values if name not in kept)
+    request = {"Key": key, "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+    request["ExpressionAttributeNames"] = {f"#{name}": name for name in values}
+    request["ExpressionAttributeValues"] = {f":{name}": value for name, value in kept.items()}
+    return write(table.update_item, values["etag"], condition, **request)
+
+
+def changed(what, done, item):
+    """Return the item of a write() under if_match() that is done; Error 404 for no item, 412 for another entity tag."""
+    found(what, done or item)
+    if not done:
+        etag = item["etag"]
+        raise Error(412, f'If-Match does not hold; the ETag is "{etag}".')
+    return item
+
+
 # --- Entry point
 
 
 def dispatch(request, methods, names):
     """Return the answer of the method of a route. HEAD is GET without a body (RFC 9110, 9.3.2).
 
-    What a page may send is all: there * does not stand for Authorization (Fetch, "CORS protocol and credentials").
+    No method is taken from a header: API Gateway may do that after it has looked for a signature, which OPTIONS does
+    not need. A page may send all headers; * does not stand for Authorization (Fetch, "CORS non-wildcard
+    request-header name").
     """
+    require("x-http-method-override" not in request.headers, "X-HTTP-Method-Override is not taken.")
     allowed = ", ".join([*methods, *["HEAD"] * ("GET" in methods), "OPTIONS"])
     if request.method == "OPTIONS":
         cors = {"Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*, Authorization"}

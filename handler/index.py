@@ -1,12 +1,29 @@
-"""The link store behind the API of setupapidb.yml: one function, one table.
+"""The link store behind the API of setupapidb.yml: one function, two tables.
 
 lambda_handler() gets each request as a Lambda proxy event of API Gateway; a
-route, found by path and method, returns a proxy response. `make embed` copies
-this file into the template.
+route, found by path and method, returns a proxy response. From the stream of
+the table of links it gets what changed there. `make embed` copies this file
+into the template; what its reader does not need stands in docstrings, which
+are left out.
 
-An item is a record, and what only the store sees: `owner`, the hash key of the
-indexes; `etag`, new at every change; `visit`, new at every visit; and `url`,
-the whole URL where the sort key `link` is not it.
+TABLE has three kinds of items:
+
+- a link: a record, and what only the store sees: `owner`, the hash key of the
+  indexes, everyone; `etag`, new at every change; `life`, new when an id comes
+  to life; `undated`, the visits that are in no day; and `url`, the whole URL,
+  where the sort key `link` is SEE_URL, as of a longer one, or one with a name;
+- what is left of a link that was deleted: its key, `owner`, `updated_at`,
+  `etag`, `deleted_at`, and when DynamoDB is to sweep it, `expires_at`. Without
+  `created_at` it is in no list but that of changes;
+- the visits of a link on a day: the sort key is "#", the day, and the `life`.
+
+INDEX is made from the links by the stream: what it says is a hint, what the
+link says counts. It has, with the sort key `link` of the link in each,
+
+- for a tag of a link the term "#aws" and the place "CREATED_AT LINK_ID";
+- for a word of a link the term "wik", its first three letters, and the place
+  "wikipedia", END, "CREATED_AT LINK_ID";
+- for a tag the term "#", the tag as the place, and `count`, the links with it.
 
 DynamoDB is asked by its low-level API, JSON over HTTPS, with the SDK's signer
 and HTTP session: starting a client of the SDK takes longer than all else here.
@@ -14,6 +31,22 @@ A cold start is kept short, and so is the first request after it: garbage is
 not looked for until all is imported, as all of that stays; and the connection
 to the table is made while Lambda gives more CPU than later. bench/README.md
 has what each of these is worth.
+
+Of the constants:
+
+- The template gives each setting; without one the function does not start.
+- A record with all that it can have takes less than BODY_CHARACTERS, in each
+  encoding of JSON. SORT_KEY_BYTES is the most that DynamoDB takes.
+- ID is a UUIDv5.
+- FIELDS are what may be said of a link besides its URL, each with its rule and
+  the limit, if it has one; NEW has also what a new link may bring along from
+  where it was before.
+- A link has at most WORDS words, and a word LETTERS letters.
+- CONNECT and READ are the seconds of an attempt to ask DynamoDB, DEADLINE those
+  of all ATTEMPTS; PASSING has names of errors, besides 408, 429 and 5xx.
+- RECENT are the attributes of a day with the ids of its last visits.
+- END comes after all letters: backwards, a word comes before those it begins.
+- MADE is the term and the place of the mark that all links are in INDEX.
 """
 
 import gc
@@ -31,6 +64,7 @@ import socket
 import string
 import time
 import traceback
+import unicodedata
 import uuid
 import zlib
 from collections import Counter, namedtuple
@@ -45,24 +79,24 @@ from botocore.httpsession import URLLib3Session
 
 # --- Settings
 
-# The template gives each of these; without one the function does not start.
 ACCESS = os.environ["ACCESS"]
 ALLOWED_ORIGIN = os.environ["ALLOWED_ORIGIN"]
 COUNT_VISITS = os.environ["COUNT_VISITS"]
+INDEX = os.environ["INDEX"]
 STACK = os.environ["STACK"]
 STACK_ID = os.environ["STACK_ID"]
 TABLE = os.environ["TABLE"]
 VERSION = os.environ["VERSION"]
 ENDPOINT = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL") or os.environ["ENDPOINT"]
 
-OWNER = "everyone"  # the one partition of the indexes
-BODY_CHARACTERS = 262_144  # a record with all that it can have takes less, in each encoding of JSON
+OWNER = "everyone"
+BODY_CHARACTERS = 262_144
 LINK_BYTES = 8192
-SORT_KEY_BYTES = 1024  # the most that DynamoDB takes
-SEE_URL = "see url"  # the sort key of a longer link, and of one with a name
+SORT_KEY_BYTES = 1024
+DELETED_SECONDS = 30 * 86400
+SEE_URL = "see url"
 NAME = "[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
-DELETED_FOR = 30 * 86400  # seconds that it is told what was deleted
-ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # a UUIDv5
+ID = "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 # --- Errors
 
@@ -154,9 +188,7 @@ def number(name, value, most):
     return int(value)
 
 
-# What may be said of a link besides its URL: the rule of a field, and the limit if it has one.
 FIELDS = {"title": (text, 512), "tags": (tags, 32), "notes": (text, 8192), "expires_at": (future,)}
-# What a new link may bring along from where it was before.
 NEW = FIELDS | {"created_at": (past,), "visits": (number, 10**15), "visited_at": (past,)}
 RECORD = ("link_id", "link", "created_at", "updated_at", *FIELDS, "visits", "visited_at")
 
@@ -177,7 +209,8 @@ def canonical(link):
 
     Scheme and host in lower case, no white space around it, no default port, no
     slash that ends it after the host; all else as given. A backslash is refused
-    where browsers would take it for a slash, and go to another host.
+    where browsers would take it for a slash, and go to another host, and so is what else they
+    turn into a / or an @, which urlsplit() finds.
     """
     given = text("link", link, LINK_BYTES)
     trimmed = given.strip()
@@ -193,7 +226,7 @@ def canonical(link):
         port = urlsplit(trimmed).port
         if valid and named[1].startswith("["):
             ipaddress.IPv6Address(named[1][1:-1])
-    except ValueError:  # or characters that browsers turn into a / or an @
+    except ValueError:
         valid = False
     require(valid, "link must have a valid host after the //, and a port up to 65535 if any.")
     kept_port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else named[2]
@@ -213,19 +246,68 @@ def link_id_of(link):
     return uuid_of(link)
 
 
+# --- Words
+
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+RUN = re.compile(rf"([{UNSPACED}]+)|[^\s{UNSPACED}]+")
+NOISE = re.compile(r"https?://|\bwww\.|\.(com|org|html?|php)\b")
+WORDS, LETTERS = 200, 64
+
+
+def plain(text):
+    """Return a text without differences of case and of form (Unicode, NFKC)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def words_of(text):
+    """Return the words of a plain text, each once: runs of letters, marks and digits, without what many URLs have.
+
+    Where a script has no spaces (Thai to Khmer, kana, Han), each two characters in a row are a word, and the last one.
+    """
+    spaced = "".join(each if unicodedata.category(each)[0] in "LMN" else " " for each in NOISE.sub(" ", text))
+    words = []
+    for run in RUN.finditer(spaced):
+        words += [run[0][at : at + 2] for at in range(len(run[0]))] if run[1] else [run[0][:LETTERS]]
+    return list(dict.fromkeys(words))
+
+
+Search = namedtuple("Search", "tags words others")
+
+
+def search_of(asked):
+    """Return what a query looks for: a set of tags, the words of q, and what of q is no word, in plain text."""
+    wanted = set(tags("tag", asked.get("tag", []), 32))
+    parts = {part: words_of(part) for part in plain(text("q", asked.get("q", [""])[0], 512)).split()}
+    return Search(wanted, sum(parts.values(), []), [part for part, words in parts.items() if not words])
+
+
+def said_of(link):
+    """Return in plain text what a link can be found by."""
+    url = unquote(link.get("url", link["link"]))
+    return plain("\n".join([link.get("title", ""), *link.get("tags", []), url, link.get("notes", "")]))
+
+
+def matches(link, search):
+    """Return whether a link has all tags, for each word one that it begins, and all else somewhere."""
+    if not search.tags.issubset(link.get("tags", [])):
+        return False
+    said = said_of(link) if any(search[1:]) else ""
+    if not all(each in said for each in search.words + search.others):
+        return False
+    own = words_of(said)[:WORDS]
+    return all(any(each.startswith(word) for each in own) for word in search.words)
+
+
 # --- DynamoDB
 
-# Seconds that an attempt may take to connect and to read, and all attempts of a call. A request makes two
-# calls at most, the function has 25 s, and API Gateway waits 29.
 CONNECT, READ, DEADLINE = 1, 2, 8
-# What passes by itself, besides 5xx, 408 and 429 (Developer Guide, "Error handling with DynamoDB").
-PASSING = """ProvisionedThroughputExceededException ReplicatedWriteConflictException RequestLimitExceeded
-    ThrottlingException TransactionConflictException""".split()
+ATTEMPTS = 3
+PASSING = "Throttling|Throughput|RequestLimit|Conflict"
 
 Credentials = namedtuple("Credentials", "access_key secret_key token")
 keys = map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 signer = SigV4Auth(Credentials(*keys), "dynamodb", os.environ["AWS_REGION"])
-at_once = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # else each request waits 40 ms
+at_once = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 http = URLLib3Session(os.environ.get("AWS_CA_BUNDLE") or True, timeout=(CONNECT, READ), socket_options=at_once)
 
 
@@ -250,9 +332,10 @@ def decode(value):
 
 
 def ask(operation, body):
-    """Return what DynamoDB answers to one request: what was asked for, or how a condition failed.
+    """Return what DynamoDB answers to one request: what was asked for, or that a condition failed.
 
-    ConnectionError: it did not do it, or its answer is damaged, and it may be asked again.
+    ConnectionError: it did not do it, for what passes by itself (Developer Guide, "Error handling with DynamoDB"),
+    or its answer is damaged, and it may be asked again.
     """
     headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"DynamoDB_20120810.{operation}"}
     request = AWSRequest("POST", ENDPOINT, headers, body)
@@ -264,30 +347,42 @@ def ask(operation, body):
     if not isinstance(value, dict):
         raise ConnectionError(f"DynamoDB's answer to {operation} came damaged: {status}, {len(content)} bytes.")
     code = str(value.get("__type", "")).rpartition("#")[2]
-    if code == "ConditionalCheckFailedException" or status == 200 and not code:
+    reasons = [reason["Code"] for reason in value.get("CancellationReasons", [])]
+    if code == "ConditionalCheckFailedException" or "ConditionalCheckFailed" in reasons or status == 200 and not code:
         return value
-    passing = status >= 500 or status in (408, 429) or code in PASSING
+    passing = status >= 500 or status in (408, 429) or reasons or re.search(PASSING, code)
     said = str(content[:500], errors="replace")
     raise (ConnectionError if passing else RuntimeError)(f"DynamoDB answered {operation} with {status}: {said}")
 
 
-def call(operation, values, attempts=3, **request):
-    """Return what DynamoDB answers to an operation on the table whose expressions have these values.
+def call(operation, values=None, **request):
+    """Return what DynamoDB answers to an operation, if it has values for its expressions on TABLE, or the table named.
 
     It is asked again if need be, and `repeated` in the answer is whether it was: then a condition may have failed
-    on what was done before. ServiceUnavailable: DynamoDB throttles, or is out of reach.
+    on what was done before. A request makes three calls at most, the function has 25 s, and API Gateway waits 29.
+    ServiceUnavailable: DynamoDB throttles, or is out of reach.
     """
-    request |= {"TableName": TABLE, "ExpressionAttributeValues": encode_all(values, ":")}
+    if values:
+        request = {"TableName": TABLE, "ExpressionAttributeValues": encode_all(values, ":")} | request
     body = json.dumps(request).encode()
     end = time.monotonic() + DEADLINE
-    for attempt in range(attempts):
+    for attempt in range(ATTEMPTS):
         try:
             return ask(operation, body) | {"repeated": attempt > 0}
-        except (ConnectionError, BotoCoreError, ValueError) as failure:  # the last for what is no JSON
+        except (ConnectionError, BotoCoreError, ValueError) as failure:
             wait = random.random() * 2**attempt / 4
-            if attempt + 1 == attempts or time.monotonic() + wait + CONNECT + READ > end:
+            if attempt + 1 == ATTEMPTS or time.monotonic() + wait + CONNECT + READ > end:
                 raise ServiceUnavailable from failure
         time.sleep(wait)
+
+
+def items_of(values, **request):
+    """Yield all items that a Query of TABLE finds, whatever number of calls that takes."""
+    start = {}
+    while start is not None:
+        page = call("Query", values, **request, **start)
+        yield from page["Items"]
+        start = {"ExclusiveStartKey": encode_all(page["LastEvaluatedKey"])} if "LastEvaluatedKey" in page else None
 
 
 # --- Storage
@@ -325,65 +420,84 @@ def live(item):
 
 
 def find(link_id):
-    """Return the item with this id as it is now, deleted or not, or None; its sort key is not known from the id."""
+    """Return the item with this id as it is now, deleted or not, or None.
+
+    Its sort key is not known from the id: it begins with http, or is SEE_URL.
+    """
     if not re.fullmatch(NAME, link_id):
         return None
-    page = call("Query", {"id": link_id}, KeyConditionExpression="link_id = :id", ConsistentRead=True)
+    condition = "link_id = :id AND link >= :after_days"
+    page = call("Query", {"id": link_id, "after_days": "h"}, KeyConditionExpression=condition, ConsistentRead=True)
     return next(iter(page["Items"]), None)
 
 
-def matches(item, wanted, words):
-    """Return whether an item has all these tags, and each of these words somewhere."""
-    record = record_of(item)
-    tagged = record.get("tags", [])
-    searched = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged]).casefold()
-    return wanted.issubset(tagged) and all(word in searched for word in words)
+names = {f"#{name}": name for name in ("url", "deleted_at", *RECORD)}
+LISTED = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
 
-def page_of(query, count):
-    """Return up to `count` records that the query asks for, and the cursor to go on, or None.
+def page_of(asked, count, by_index=True):
+    """Return up to `count` records that a query asks for, and the cursor to go on, or None.
 
-    They come newest first, or with `since` in the order of their changes, with
-    what was deleted, whatever else is asked for. The work is one Query of up to
-    1 MB: there may be fewer, or none, though more follow.
+    They come newest first, or with `since` in the order of their changes, with what was deleted, whatever else is
+    asked for. There may be fewer, or none, though more follow: a Query reads up to 1 MB of links.
+
+    By the index, links with a tag come newest first too. Of a word those come first that have the very word, newest
+    first, then those with a longer one, word by word, backwards; and a link with two such words where the first is.
+    Such a page has up to FOUND links, and ends after FOUND_BYTES: Lambda answers 6 MB, in JSON that may be four times
+    as long.
     """
-    wanted = set(tags("tag", query.get("tag", []), 32))
-    words = text("q", query.get("q", [""])[0], 512).casefold().split()
-    index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
-    since = rfc3339(moment("since", query["since"][0])) if "since" in query else None
-    condition, values, request = "#owner = :owner", {"owner": OWNER}, {}
-    if "cursor" in query:
-        request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
-    elif since:
-        condition += " AND updated_at >= :since"
-        values["since"] = since
-    if not wanted and not words:
-        request["Limit"] = count + 1  # one more tells whether another page follows
-    names = {f"#{name}": name for name in ("url", "deleted_at", *RECORD)}
-    request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": {"#owner": "owner", **names}}
-    request |= {"IndexName": index, "KeyConditionExpression": condition, "ScanIndexForward": "since" in query}
-    page = call("Query", values, **request)
-    items = [item for item in page["Items"] if (matches(item, wanted, words) if is_live(item) else since)]
-    last = items[count - 1] if len(items) > count else page.get("LastEvaluatedKey")
-    cursor = last and cursor_of([last[name] for name in (order, "link_id", "link")], order)
-    return list(map(record_of, items[:count])), cursor
+    search = search_of(asked)
+    cursor, since = (asked.get(name, [None])[0] for name in ("cursor", "since"))
+    since = since is not None and rfc3339(moment("since", since))
+    term, word = term_of(search)
+    found = by_index and term and not since and index_is_made()
+    if found:
+        count, walk = min(count, FOUND), (term + word, ["place"], {"term": term})
+        page = entries(term, word, ScanIndexForward=False, Limit=count + 1, **start_of(cursor, *walk))
+    else:
+        index, order = ("changed", "updated_at") if since else ("newest", "created_at")
+        condition, values = "#owner = :owner", {"owner": OWNER}
+        request = LISTED | {"IndexName": index, "ExpressionAttributeNames": names | {"#owner": "owner"}}
+        if not any(search):
+            request["Limit"] = count + 1
+        if since and cursor is None:
+            condition, values["since"] = condition + " AND updated_at >= :since", since
+        walk = order, [order, "link_id", "link"], {"owner": OWNER}
+        request |= {"KeyConditionExpression": condition, "ScanIndexForward": bool(since)} | start_of(cursor, *walk)
+        page = call("Query", values, **request)
+    last, records, size = page.get("LastEvaluatedKey"), [], 0
+    links = links_of(page["Items"][:count]) if found else {}
+    for number, entry in enumerate(page["Items"]):
+        if len(records) == count or found and number == count or size > FOUND_BYTES:
+            last = page["Items"][number - 1]
+            break
+        link = links.get(id_of(entry)) if found else entry
+        if not is_live(link):
+            records += [record_of(link)] if since else []
+        elif matches(link, search) and (not found or entry["place"] == first_place(link, term, word)):
+            records.append(record_of(link))
+            size += len(to_json(records[-1]).encode()) if found else 0
+    return records, last and cursor_of([last[name] for name in walk[1]], walk[0])
 
 
 def cursor_of(key, order):
-    """Return a key of the index with this order as an opaque text; it is signed, but no secret."""
+    """Return the parts of a key in an order as an opaque text; it is signed, but no secret."""
     key = "\n".join(key).encode()
     signature = hmac.digest(STACK_ID.encode(), order.encode() + key, "sha256")[:12]
     return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
 
-def start_of(cursor, order):
+def start_of(cursor, order, names, partition):
+    """Return where a Query of a partition begins by a cursor in an order, whose key has these names; {} without one."""
+    if cursor is None:
+        return {}
     try:
-        key = base64.urlsafe_b64decode(cursor + "==")[12:].decode().split("\n")
+        key = base64.urlsafe_b64decode(cursor + "==")[12:].decode().split("\n", len(names) - 1)
     except ValueError:
         key = []
     intact = hmac.compare_digest(cursor_of(key, order).encode(), cursor.encode(errors="replace"))
     require(intact, "cursor must be one from a Link header of this API.")
-    return encode_all(dict(zip(("owner", order, "link_id", "link"), [OWNER, *key])))
+    return {"ExclusiveStartKey": encode_all(dict(zip(names, key)) | partition)}
 
 
 def stamp():
@@ -391,15 +505,15 @@ def stamp():
     return {"updated_at": rfc3339(datetime.now(timezone.utc)), "etag": uuid.uuid4().hex}
 
 
-FREE, TAKEN = True, False  # what an id must be for a write
+FREE, TAKEN = True, False
 
 
 def write(operation, must_be, etag, values={}, also="", **request):
-    """Write if the id is FREE or TAKEN, and if `also` a condition holds, and leave an item with this etag, or None.
+    """Write if the id is FREE or TAKEN, and if `also` a condition holds, and leave an item with this etag.
 
-    Return whether it is done, and the item as the operation returns it, or else the one that is there, {} for none.
+    DynamoDB deletes what has expired days later; its id is free before. Return whether it is done, and the item as
+    the operation returns it, or else the one that is there, {} for none.
     """
-    # DynamoDB deletes what has expired, but days later.
     condition = "(attribute_not_exists(link_id) OR attribute_exists(deleted_at) OR expires_at <= :now)"
     condition = (condition if must_be is FREE else "NOT " + condition) + also
     request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
@@ -422,26 +536,179 @@ def create(link_id, link, fields):
     """
     now = stamp()
     item = {"link_id": link_id, "link": link, "owner": OWNER, "created_at": now["updated_at"]} | now | fields
+    item["life"] = now["etag"][:8]
     if link_id != link_id_of(link) or len(link.encode()) > SORT_KEY_BYTES:
         item |= {"link": SEE_URL, "url": link}
     new, there = write("PutItem", FREE, now["etag"], Item=encode_all(item))
     return new, item if new else there
 
 
+# --- Visits
+
+RECENT = [f"v{number}" for number in range(64)]
+
+
+def day_of(link, day):
+    """Return the sort key of a link's visits on a day."""
+    return f"#{day} {link.get('life', '')}"
+
+
+def count_visit(link):
+    """Add a visit to the link's day.
+
+    If DynamoDB's answer is lost it is written again, and fails as the day knows the visit; unless all that the day
+    knows came in between.
+    """
+    now, visit = stamp()["updated_at"], uuid.uuid4().hex[:8]
+    moved = ", ".join(f"{old} = if_not_exists({new}, :visit)" for new, old in zip(RECENT[-2::-1], RECENT[:0:-1]))
+    request = {"Key": encode_all({"link_id": link["link_id"], "link": day_of(link, now[:10])})}
+    request["UpdateExpression"] = f"SET {moved}, {RECENT[0]} = :visit, visited_at = :now ADD visits :one"
+    request["ConditionExpression"] = f"NOT :visit IN ({', '.join(RECENT)})"
+    call("UpdateItem", {"one": 1, "now": now, "visit": visit}, **request)
+
+
+def sum_visits(link_id):
+    """Set the visits of a link to the sum of its days, which may be done twice; delete the days of what is gone."""
+    items = list(items_of({"id": link_id}, KeyConditionExpression="link_id = :id", ConsistentRead=True))
+    link = items.pop() if items and "created_at" in items[-1] else {}
+    total = undated = link.get("undated", link.get("visits", 0))
+    for day in items:
+        if link and day["link"] == day_of(link, day["link"][1:11]):
+            total, at = total + day["visits"], day["visited_at"]
+        elif "visits" in day:
+            call("DeleteItem", TableName=TABLE, Key=key_of(day))
+    if total > link.get("visits", 0):
+        request = {"UpdateExpression": "SET visits = :total, undated = :undated, visited_at = :at"}
+        request["ConditionExpression"] = "created_at = :created_at AND NOT visits >= :total"
+        values = {"total": total, "undated": undated, "at": at, "created_at": link["created_at"]}
+        call("UpdateItem", values, Key=key_of(link), **request)
+
+
+# --- The index
+
+END = "\U0010ffff"
+MADE = "made"
+FOUND, FOUND_BYTES = 100, 2**20
+
+
+def entries_of(link):
+    """Return the keys (term, place) of a link's entries, a set; an empty one if it is no link."""
+    if "created_at" not in link:
+        return set()
+    place = f"{link['created_at']} {link['link_id']}"
+    words = [word for word in words_of(said_of(link))[:WORDS] if len(word) > 1]
+    return {("#" + tag, place) for tag in link.get("tags", [])} | {(word[:3], word + END + place) for word in words}
+
+
+made = False
+
+
+def index_is_made():
+    """Return whether all links are in the index: it was looked for before there was one, or `make reindex` made it."""
+    global made
+    if not made:
+        made = bool(entries(MADE)["Items"])
+        if not made and page_of({}, 1) == ([], None):
+            call("PutItem", TableName=INDEX, Item=encode_all({"term": MADE, "place": MADE}))
+            made = True
+    return made
+
+
+def term_of(search):
+    """Return the term that is likely to have the fewest of the links, and the word that their places begin with.
+
+    That is a tag, or a word of three letters, or of two of a script without spaces, the longer before the shorter.
+    """
+    if search.tags:
+        return "#" + max(sorted(search.tags), key=len), ""
+    indexed = [word for word in search.words if len(word) > 2 or len(word) == 2 and RUN.match(word)[1]]
+    word = max(indexed, key=len, default="")
+    return word[:3], word
+
+
+def first_place(link, term, word):
+    return max((place for one, place in entries_of(link) if one == term and place.startswith(word)), default=None)
+
+
+def entries(term, word="", **more):
+    """Return a page of the entries of a term, with places that a word begins."""
+    values, condition = {"term": term}, "term = :term"
+    if word:
+        values["word"], condition = word, "term = :term AND begins_with(place, :word)"
+    return call("Query", values, TableName=INDEX, KeyConditionExpression=condition, **more)
+
+
+def id_of(entry):
+    return entry["place"].rpartition(" ")[2]
+
+
+def links_of(found):
+    """Return the links of at most 100 entries by their ids."""
+    keys = {id_of(entry): encode_all({"link_id": id_of(entry), "link": entry["link"]}) for entry in found}
+    links, left, end = {}, list(keys.values()), time.monotonic() + DEADLINE
+    while left:
+        answer = call("BatchGetItem", RequestItems={TABLE: LISTED | {"Keys": left}})
+        links |= {link["link_id"]: link for link in answer["Responses"][TABLE]}
+        left = list(map(encode_all, answer["UnprocessedKeys"].get(TABLE, {}).get("Keys", [])))
+        if left and time.monotonic() > end:
+            raise ServiceUnavailable
+        time.sleep(random.random() / 4 if left else 0)
+    return links
+
+
+def write_entry(term, place, link):
+    """Put an entry of the link with this sort key, or without one delete it.
+
+    That of a tag is counted in the same transaction, which is refused if the entry is as it should be already: so
+    the count is right, however often this is done.
+    """
+    key = encode_all({"term": term, "place": place})
+    kind, entry = ("Put", {"Item": key | {"link": encode(link)}}) if link else ("Delete", {"Key": key})
+    entry["TableName"] = INDEX
+    if not term.startswith("#"):
+        call(f"{kind}Item", **entry)
+        return
+    entry["ConditionExpression"] = "attribute_not_exists(term)" if link else "attribute_exists(term)"
+    count = {"TableName": INDEX, "Key": encode_all({"term": "#", "place": term[1:]})}
+    count |= {"UpdateExpression": "ADD #count :n", "ExpressionAttributeNames": {"#count": "count"}}
+    count["ExpressionAttributeValues"] = encode_all({":n": 1 if link else -1})
+    call("TransactWriteItems", TransactItems=[{kind: entry}, {"Update": count}])
+
+
+def follow(records):
+    """Bring the index and the totals of visits to where records of the table's stream lead.
+
+    They come in the order in which an item changed, but may come again: after a failure, all or some of them.
+    """
+    writes, visited = {}, {}
+    for record in json.loads(json.dumps(records), object_hook=decode):
+        old, new = (record["dynamodb"].get(image, {}) for image in ("OldImage", "NewImage"))
+        link_id, link = ((new or old)[name] for name in ("link_id", "link"))
+        before, after = entries_of(old), entries_of(new)
+        writes |= dict.fromkeys(before - after) | dict.fromkeys(after - before, link)
+        if link.startswith("#") and new or before and old.get("life") != new.get("life"):
+            visited[link_id] = True
+    for (term, place), link in writes.items():
+        write_entry(term, place, link)
+    for link_id in visited:
+        sum_visits(link_id)
+
+
 # --- Requests
 
 
 class Request:
-    """What a Lambda proxy event of API Gateway says of a request."""
+    """What a Lambda proxy event of API Gateway says of a request.
+
+    Header lines of one name are one (RFC 9110, 5.3). Before the path comes the stage, or the base path of a domain.
+    """
 
     def __init__(self, event):
         context, headers = event["requestContext"], event["multiValueHeaders"] or {}
         self.event, self.method, self.id = event, event["httpMethod"], context["requestId"]
-        # Lines of one name are one (RFC 9110, 5.3).
         self.headers = {name.lower(): ", ".join(lines) for name, lines in headers.items()}
         proxy = unquote((event["pathParameters"] or {}).get("proxy", ""))
         self.path = event["resource"].replace("{proxy+}", proxy).strip("/").split("/")
-        # Before that comes the stage, or the base path of a custom domain.
         asked, below = (re.findall("[^/]+", each) for each in (context["path"], "/".join(self.path)))
         scheme = "https" if self.headers.get("x-forwarded-proto") == "https" else "http"
         self.root = [f"{scheme}://{self.headers.get('host', '')}", *asked[: len(asked) - len(below)]]
@@ -471,8 +738,6 @@ class Request:
         if len(body) > BODY_CHARACTERS:
             raise ContentTooLarge(f"The body must have at most {BODY_CHARACTERS} characters.")
         try:
-            if self.event["isBase64Encoded"]:
-                body = base64.b64decode(body, validate=True).decode()
             value = json.loads(body, object_pairs_hook=unique)
         except (ValueError, RecursionError):
             value = None
@@ -521,9 +786,12 @@ def reply_list(request, query, values, cursor):
 
 
 def reply_error(request, error):
-    """Return an Error as an answer: JSON, or for a person who follows a short link a page."""
+    """Return an Error as an answer: JSON, or for a person who follows a short link a page.
+
+    A client may choose the id of a request.
+    """
     if request.path[0] == "go" and "text/html" in request.headers.get("accept", ""):
-        sentence, reference = escape(str(error)), escape(request.id)  # which a client may choose
+        sentence, reference = escape(str(error)), escape(request.id)
         body = f"<!doctype html><title>{error.status}</title><p>{sentence}<p><small>{reference}</small>"
         return reply(error.status, body, HTML | error.headers)
     return reply(error.status, to_json({"Error": str(error), "Reference": request.id}), error.headers)
@@ -578,12 +846,12 @@ def update(request, item, fields, link):
 
 
 def list_links(request):
-    """GET /link: a page of links, newest first, or the one that has the URL asked for."""
+    """GET /link: a page of links, newest first, or the one that has the URL asked for, with nothing else."""
     query = request.query("limit", "cursor", "link", "tag", "q", "since")
     limit = query.get("limit", ["100"])[0]
     require(re.fullmatch("[1-9][0-9]{0,2}|1000", limit), "limit must be a whole number from 1 to 1000.")
     if "link" in query:
-        request.query("link", "limit")  # nothing else with it
+        request.query("link", "limit")
         item = find(link_id_of(canonical(query["link"][0])))
         return reply_list(request, query, [record_of(item)] if is_live(item) else [], None)
     return reply_list(request, query, *page_of(query, int(limit)))
@@ -604,7 +872,7 @@ def get_link(request, link_id):
 
 
 def put_link(request, link_id):
-    """PUT /link/{link_id}: store a link under a name, or replace what is there."""
+    """PUT /link/{link_id}: store a link under a name, or replace what is there; again if that is deleted meanwhile."""
     is_name = re.fullmatch(NAME, link_id)
     require(is_name, "A name has 1 to 64 letters, digits and -._~, and starts with a letter or digit.")
     body = request.json()
@@ -622,7 +890,7 @@ def put_link(request, link_id):
             raise PreconditionFailed(f"This name is taken; the ETag of its link is {etag_of(item)}.")
         try:
             return update(request, item, {name: fields.get(name) for name in FIELDS}, link)
-        except NotFound:  # it was deleted at the same moment
+        except NotFound:
             pass
 
 
@@ -637,48 +905,68 @@ def patch_link(request, link_id):
 
 def delete_link(request, link_id):
     """DELETE /link/{link_id}: forget a link, but for the fact that it was deleted."""
-    item = live(find(link_id))
-    now = stamp()
-    deleted = {name: item[name] for name in ("link_id", "link", "owner")} | now
-    deleted |= {"deleted_at": now["updated_at"], "expires_at": int(time.time()) + DELETED_FOR}
-    change(request, item, "PutItem", now["etag"], Item=encode_all(deleted))
+    item, now = live(find(link_id)), stamp()
+    left = {name: item[name] for name in ("link_id", "link", "owner")} | now
+    left |= {"deleted_at": now["updated_at"], "expires_at": int(time.time()) + DELETED_SECONDS}
+    change(request, item, "PutItem", now["etag"], Item=encode_all(left))
     return reply(204)
 
 
 def go(request, link_id):
     """GET /go/{link_id}: redirect to the link, and count the visit.
 
-    When the count is repeated, the item is as the first attempt left it. What
-    is not ASCII in the link is percent-encoded (RFC 3987, 3.1); all else stays
-    as it was stored. Where reading needs a key, an id would tell anyone which
-    URLs are stored: only names lead on.
+    What is not ASCII in the link is percent-encoded (RFC 3987, 3.1); all else
+    stays as it was stored. Where reading needs a key, an id would tell anyone
+    which URLs are stored: only names lead on.
     """
-    if ACCESS in ("key", "iam") and re.fullmatch(ID, link_id):
+    is_id = re.fullmatch(ID, link_id)
+    if is_id and ACCESS in ("key", "iam"):
         raise NotFound("There is no link with this name.")
     item = find(link_id)
-    if item and not is_live(item) and not re.fullmatch(ID, link_id):
+    if item and not is_live(item) and not is_id:
         raise Gone("This link was deleted, or has expired.")
-    live(item)
+    location = quote(record_of(live(item))["link"], string.punctuation)
     if COUNT_VISITS == "true" and request.method == "GET":
-        values = {"one": 1, "visit": uuid.uuid4().hex, "at": stamp()["updated_at"]}
-        expression = "SET visited_at = :at, visit = :visit ADD visits :one"
-        more = {"Key": key_of(item), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
-        _, item = write("UpdateItem", TAKEN, None, values, " AND NOT visit = :visit", **more)
-    return reply(302, headers={"Location": quote(record_of(live(item))["link"], string.punctuation)})
+        count_visit(item)
+    return reply(302, headers={"Location": location})
+
+
+def list_visits(request, link_id):
+    """GET /link/{link_id}/visits: the days on which a link was visited, and how often."""
+    asked = request.query("from", "to")
+    for name, (day,) in asked.items():
+        require(re.fullmatch(r"(?a)\d{4}-\d\d-\d\d", day), f"{name} must be a day like 2026-11-21.")
+    item = live(find(link_id))
+    values = {"id": link_id, "from": "#" + asked.get("from", [""])[0], "to": f"#{asked.get('to', [''])[0]}~"}
+    if values["from"] > values["to"]:
+        return reply_list(request, asked, [], None)
+    days = items_of(values, KeyConditionExpression="link_id = :id AND link BETWEEN :from AND :to")
+    visits = {day["link"][1:11]: day["visits"] for day in days if day["link"] == day_of(item, day["link"][1:11])}
+    return reply_list(request, asked, [{"day": day, "visits": visits[day]} for day in visits], None)
 
 
 def list_tags(request):
-    """GET /tags: the tags of a page of links, and how many of these have each."""
-    query = request.query("cursor", "tag", "q")
-    records, cursor = page_of(query, 1000)
-    counts = Counter(tag for record in records for tag in record.get("tags", []))
-    return reply_list(request, query, [{"tag": tag, "count": counts[tag]} for tag in sorted(counts)], cursor)
+    """GET /tags: all tags, and how many links have each; or those of a page of links, if some are asked for."""
+    asked = request.query("cursor", "tag", "q")
+    if asked.keys() <= {"cursor"} and index_is_made():
+        start = start_of(asked.get("cursor", [None])[0], "#", ["place"], {"term": "#"})
+        page = entries("#", **start)
+        counts, last = {each["place"]: each["count"] for each in page["Items"]}, page.get("LastEvaluatedKey")
+        cursor = last and cursor_of([last["place"]], "#")
+    else:
+        records, cursor = page_of(asked, 1000)
+        counts = Counter(tag for record in records for tag in record.get("tags", []))
+    values = [{"tag": tag, "count": count} for tag, count in sorted(counts.items()) if count > 0]
+    return reply_list(request, asked, values, cursor)
 
 
 def feed(request):
-    """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
+    """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them.
+
+    Some of the newest may have expired. By a word the index would not give the newest.
+    """
     query = request.query("tag", "q")
-    records = page_of(query, 1000)[0][:50]  # some of the newest may have expired
+    records = page_of(query, 1000, by_index="tag" in query)[0][:50]
     asked = "?" + urlencode(query, doseq=True, quote_via=quote)
     here = escape(request.url("feed") + asked.rstrip("?"))
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
@@ -700,7 +988,7 @@ def feed(request):
     return unless_seen(request, reply(200, body, headers))
 
 
-def index(request):
+def list_paths(request):
     """GET /: the URLs of the API, as templates (RFC 6570)."""
     return reply(200, to_json({path: request.url(path[1:]) for path in ROUTES}))
 
@@ -715,9 +1003,10 @@ def health(request):
 
 
 ROUTES = {
-    "/": {"GET": index},
+    "/": {"GET": list_paths},
     "/link": {"GET": list_links, "POST": post_link},
     "/link/{link_id}": {"GET": get_link, "PUT": put_link, "PATCH": patch_link, "DELETE": delete_link},
+    "/link/{link_id}/visits": {"GET": list_visits},
     "/go/{link_id}": {"GET": go},
     "/tags": {"GET": list_tags},
     "/feed": {"GET": feed},
@@ -730,16 +1019,21 @@ METRICS = [{"Name": "requests"}, {"Name": "errors"}, {"Name": "ms", "Unit": "Mil
 METRICS = [{"Namespace": STACK, "Dimensions": [["resource"]], "Metrics": METRICS}]
 
 
+SENT = "Authorization,Content-Type,If-Match,If-None-Match,X-Amz-Date,X-Amz-Security-Token,X-Api-Key"
+
+
 def dispatch(request, route, names):
-    """Return the answer of a route."""
+    """Return the answer of a route.
+
+    API Gateway may follow X-HTTP-Method-Override after it has looked at the key, which some methods do not need.
+    """
     if route not in ROUTES:
         raise NotFound(f"There is no such path here; there are {', '.join(ROUTES)}.")
-    # API Gateway may follow it after it has looked at the key, which some methods do not need.
     require("x-http-method-override" not in request.headers, "X-HTTP-Method-Override is not taken.")
     methods = ROUTES[route]
     allowed = ", ".join([*methods, "HEAD", "OPTIONS"])
-    if request.method == "OPTIONS":  # of an open path; on others API Gateway answers it
-        cors = {"Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*"}
+    if request.method == "OPTIONS":
+        cors = {"Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": SENT}
         return reply(200, headers={"Allow": allowed, "Access-Control-Max-Age": "7200", **cors})
     answer = methods.get("GET" if request.method == "HEAD" else request.method)
     if not answer:
@@ -753,11 +1047,15 @@ def lambda_handler(event, context):
     """Answer a Lambda proxy event with a proxy response, whatever happens, and log one line.
 
     HEAD is GET without a body (RFC 9110, 9.3.2). CloudWatch makes metrics of
-    the line, by its embedded metric format.
+    the line, by its embedded metric format. When an event of the table's stream
+    fails, that is raised, and Lambda brings it again.
     """
+    if "Records" in event:
+        return follow(event["Records"])
     start, request = time.perf_counter(), Request(event)
-    first, *names = request.path
-    route = f"/{first}" + "/{link_id}" * len(names)
+    first, *rest = request.path
+    names = rest[:1]
+    route = "/".join(["", first, *("{link_id}" for _ in names), *rest[1:]])
     log = {"level": "INFO", "method": request.method, "resource": route if route in ROUTES else "unknown"}
     try:
         answer = dispatch(request, route, names)
@@ -779,8 +1077,8 @@ def lambda_handler(event, context):
 # --- Ready
 
 try:
-    call("Query", {"id": "-"}, 1, KeyConditionExpression="link_id = :id")
-except Exception:  # the first request tries again, and is answered
+    index_is_made()
+except Exception:  # the first request tries again
     pass
 gc.freeze()
 gc.enable()

@@ -2,8 +2,12 @@
 
 lambda_handler() gets each request as a Lambda proxy event of API Gateway, and
 returns a proxy response. The page holds no links and is the same for everyone,
-so all of it is made once, at import. `make embed` copies this file and
-page.html into addons/page.yml.
+so all of it is made once, at import, and so is what installs it: a service
+worker, a web manifest and an icon. `make embed` copies this file, page.html and
+worker.js into addons/page.yml.
+
+STORE_URL is that of the API, such as https://host/prod/link. It goes into an
+attribute of the page, so that the script, and so its hash, is that of every store.
 """
 
 import base64
@@ -16,29 +20,27 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# --- The page
+# --- The page, and what installs it
 
-STORE_URL = os.environ["STORE_URL"]  # of the API, such as https://host/prod/link
-PAGE = Path(__file__).with_name("page.html").read_text()  # `make embed` puts its text here
-# It goes into an attribute, so that the script, and so its hash, is that of every store.
-PAGE = PAGE.replace("STORE_URL", escape(STORE_URL))
-ETAG = f'W/"{hashlib.sha256(PAGE.encode()).hexdigest()[:32]}"'  # weak: API Gateway may compress the page
-
-
-def csp_hash(code):
-    """Return what a Content-Security-Policy calls a piece of code of the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
-
-
-HASHES = " ".join(map(csp_hash, re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)))
+STORE_URL = os.environ["STORE_URL"]
+PAGE = Path(__file__).with_name("page.html").read_text().replace("STORE_URL", escape(STORE_URL))
+WORKER = Path(__file__).with_name("worker.js").read_text()
+MANIFEST = {
+    "name": "Links",
+    "start_url": "./",
+    "display": "standalone",
+    "icons": [{"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"}],
+    "share_target": {"action": "./", "params": {"title": "title", "text": "notes", "url": "link"}},
+}
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+<path fill="#1f50c8" d="M0 0h32v32H0z"/><path fill="#fff" d="M10 7h12v18l-6-5-6 5z"/></svg>
+"""
+CODES = re.findall("<(?:style|script)>(.*?)</", PAGE, re.S)
+HASHES = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in CODES)
 STORE = urlsplit(STORE_URL)
-POLICY = [
-    f"default-src {HASHES}",
-    f"connect-src {STORE.scheme}://{STORE.netloc}",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-]
+ORIGIN = f"{STORE.scheme}://{STORE.netloc}"
+POLICY = f"default-src {HASHES}; connect-src {ORIGIN}; img-src 'self'; manifest-src 'self'; worker-src 'self'"
+POLICY += "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 # --- Requests and answers
 
@@ -51,35 +53,49 @@ COMMON = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# A 304 has all of them too: without a type API Gateway says JSON, and browsers renew what they keep by it.
-HTML = COMMON | {
-    "Content-Security-Policy": "; ".join(POLICY),
-    "Content-Type": "text/html; charset=utf-8",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "ETag": ETAG,
+
+
+def file(kind, body, policy="default-src 'none'; frame-ancestors 'none'"):
+    """Return the headers and the body of a file; a 304 has all of the headers too.
+
+    Without a type API Gateway says JSON, and browsers renew what they keep by it. The entity tag is weak, as API
+    Gateway may compress the body.
+    """
+    etag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+    headers = {"Content-Security-Policy": policy, "Content-Type": kind, "ETag": etag}
+    return COMMON | headers | {"Cross-Origin-Opener-Policy": "same-origin"}, body
+
+
+FILES = {
+    "": file("text/html; charset=utf-8", PAGE, POLICY),
+    "worker.js": file("text/javascript", WORKER, f"default-src 'none'; connect-src 'self' {ORIGIN}"),
+    "manifest.webmanifest": file("application/manifest+json", json.dumps(MANIFEST)),
+    "icon.svg": file("image/svg+xml", ICON),
 }
 
 
-def is_seen(event):
-    """Return whether If-None-Match has the page's entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
-    given = event["multiValueHeaders"] or {}
-    lines = [line for name, lines in given.items() if name.lower() == "if-none-match" for line in lines]
-    seen = [etag.strip().removeprefix("W/") for etag in ",".join(lines).split(",")]
-    return "*" in seen or ETAG.removeprefix("W/") in seen
+def is_seen(event, etag):
+    """Return whether If-None-Match has an entity tag; the comparison is weak (RFC 9110, 13.1.2)."""
+    headers = event["multiValueHeaders"] or {}
+    given = ",".join(line for name in headers if name.lower() == "if-none-match" for line in headers[name])
+    return given.strip() == "*" or etag.removeprefix("W/") in given
 
 
 def answer(event):
     """Return the status, headers and body for an event."""
-    method = event["httpMethod"]
-    if method == "OPTIONS":
-        return 200, COMMON | {"Allow": METHODS}, ""
-    if method not in ("GET", "HEAD"):
-        error = f"{method} does not work here; {METHODS} do."
-        body = json.dumps({"Error": error, "Reference": event["requestContext"]["requestId"]})
-        return 405, COMMON | {"Allow": METHODS}, body + "\n"
-    if is_seen(event):
-        return 304, HTML, ""
-    return 200, HTML, PAGE if method == "GET" else ""
+    method, name = event["httpMethod"], (event["pathParameters"] or {}).get("proxy", "")
+    refused = COMMON | {"Allow": METHODS}
+    if name in FILES and method == "OPTIONS":
+        return 200, refused, ""
+    if name not in FILES or method not in ("GET", "HEAD"):
+        status, error = 405, f"{method} does not work here; {METHODS} do."
+        if name not in FILES:
+            status, error = 404, "There is no such path here; there is /."
+        return status, refused, json.dumps({"Error": error, "Reference": event["requestContext"]["requestId"]}) + "\n"
+    headers, body = FILES[name]
+    if is_seen(event, headers["ETag"]):
+        return 304, headers, ""
+    return 200, headers, body if method == "GET" else ""
 
 
 # --- Entry point
@@ -90,6 +106,6 @@ def lambda_handler(event, context):
     start = time.perf_counter()
     status, headers, body = answer(event)
     ms = round((time.perf_counter() - start) * 1000, 1)
-    log = {"level": "INFO", "method": event["httpMethod"], "resource": "/", "status": status, "ms": ms}
+    log = {"level": "INFO", "method": event["httpMethod"], "resource": event["resource"], "status": status, "ms": ms}
     print(json.dumps(log | {"request_id": event["requestContext"]["requestId"]}, separators=(",", ":")))
     return {"statusCode": status, "headers": headers, "body": body}

@@ -1,26 +1,19 @@
 """Pets behind the API of stacks/pets.yml: one table whose key is a number.
 
 The caller chooses the id. So creating is idempotent: sent again, it finds what
-it has created before, and changes nothing.
+it has created before, and changes nothing. An id has a limit up to which all
+readers of JSON have a whole number as it is (RFC 8259, 6).
 """
 
 import re
 import uuid
 
-from common import Error, check, reply_item, reply_list, require, respond, table, text
+from common import Error, check, number, reply_item, reply_list, respond, table, text
 
 # --- What a pet is made of
 
 MOST = 2**53 - 1
 ID = "[1-9][0-9]{0,15}"
-
-
-def number(name, value, most):
-    """Return a whole number; up to 2^53 - 1 all readers of JSON have it as it is (RFC 8259, 6)."""
-    require(type(value) is int and 1 <= value <= most, f"{name} must be a whole number from 1 to {most}.")
-    return value
-
-
 FIELDS = {"id": (number, MOST), "name": (text, 100)}
 
 

@@ -1,4 +1,4 @@
-"""The add-ons of a store: deployed, shown and deleted with it.
+"""Deploy a stack, show it or tear it down together with its add-ons, which a link store may have.
 
 An add-on is a template below addons/ that imports what a store exports. Add-on
 `page` of the store `apidb` is a stack of its own, `apidb-page`, and its
@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 import deleting
 import deploying
 import embed
+import layer
 import looking
 import stack
 from stack import StackError
@@ -29,7 +30,7 @@ def addon_of(there):
     """Return the name of the add-on that a stack is, by its description up to the first comma; None if it is none."""
     for addon, template in ADDONS.items():
         described = embed.child(yaml.compose(template.read_text()), "Description").value
-        if there.get("Description", "").partition(",")[0] == described.partition(",")[0]:
+        if stack.known_by(there.get("Description")) == stack.known_by(described):
             return addon
     return None
 
@@ -69,12 +70,13 @@ def users_of(client, there):
 # --- Deploying, tearing down, looking
 
 
-def deploy(name, template, addons, parameters, yes=False):
-    """Create or update a store and these of its add-ons; return the outputs of all in a dict.
+def deploy(name, template, addons, parameters, yes=False, presets={}):
+    """Create or update a stack and these of its add-ons; return the outputs of all in a dict.
 
-    Each of `parameters` goes to the templates that declare it. Add-ons that are
-    not named are left as they are. StackError for an add-on or a parameter that
-    there is not, before anything is deployed, and if a stack does not succeed.
+    Each of `parameters` goes to the templates that declare it, and of `presets`
+    those that are not among them and that any declares. Add-ons that are not
+    named are left as they are. StackError for an add-on or a parameter that there
+    is not, before anything is deployed, and if a stack does not succeed.
     """
     for unknown in set(addons) - ADDONS.keys():
         raise StackError(f"There is no add-on {unknown}; there are {', '.join(ADDONS)}.")
@@ -83,6 +85,8 @@ def deploy(name, template, addons, parameters, yes=False):
     declared = {}
     for each, path in ({name: template} | addon_stacks).items():
         valid = client.validate_template(TemplateBody=deploying.text_of(path))
+        if addons and path == template and not stack.is_store(valid.get("Description")):
+            raise StackError(f"Only a link store has add-ons, and {template} is none: leave out ADDONS.")
         declared[path] = parameters_of(valid)
         there = stack.describe(client, each)
         if there:
@@ -98,6 +102,7 @@ def deploy(name, template, addons, parameters, yes=False):
         )
         raise StackError(f"There is no parameter {unknown}: {'; '.join(has)}.{hint}")
 
+    parameters = layer.parameters(declared[template], presets | parameters)
     outputs = deploying.deploy(name, template, chosen(parameters, declared[template]), yes)
     if stack.is_local(client.meta.endpoint_url):
         # AWS's host of the store is none here, and the engine has no alarm on a query.
@@ -118,11 +123,11 @@ def chosen(parameters, names):
     return {name: value for name, value in parameters.items() if name in names}
 
 
-def teardown(name, template, export=True):
-    """Delete a store, its add-ons first, and list what is left; export its links before, if so.
+def teardown(name, template, export=True, yes=False):
+    """Delete a stack, its add-ons first, and list what is left; see deleting.teardown for `export` and `yes`.
 
     The name of an add-on's stack deletes that one only. StackError if another
-    stack uses the store, or for a reason of deleting.teardown.
+    stack uses it, or for a reason of deleting.teardown.
     """
     client = boto3.client("cloudformation")
     there = stack.existing(client, name)
@@ -133,11 +138,12 @@ def teardown(name, template, export=True):
             " its add-ons. Delete that first:"
             + "".join(f"\n  aws cloudformation delete-stack --stack-name {other}" for other in others)
         )
-    deleting.teardown(name, ADDONS.get(addon_of(there), template), export, first=ours)
+    deleting.teardown(name, ADDONS.get(addon_of(there), template), export, first=ours, yes=yes)
+    layer.offer_deletion(template, yes)
 
 
 def show_status(name):
-    """Print how a store and its add-ons are."""
+    """Print how a stack and its add-ons are."""
     client = boto3.client("cloudformation")
     ours, _ = users_of(client, stack.existing(client, name))
     looking.show_status(name, ours)

@@ -20,7 +20,7 @@ import urllib3
 
 from aws import signer
 from program import WORKERS, Stop
-from record import name_of, nearly_canonical
+from record import TAGS, canonical, name_of
 
 # A POST, a PUT of a new name, and what has If-Match may be sent twice: what the API has stored stays as it is.
 RETRY = urllib3.Retry(
@@ -148,13 +148,15 @@ def pages(send):
         query = following(answer)
 
 
-ADDED, THERE = "added", "there already"
+ADDED, CHANGED, THERE = "added", "changed", "there already"
+SAME, GONE = "as it was", "gone"
 
 
-def store(send, record):
+def store(send, record, merge=False):
     """Store a link; return ADDED, THERE, or why it is refused. Stop if the API does not work.
 
-    `record` has `link` and what FIELDS of it there are, and `link_id` if it has a name. What is there is not changed.
+    `record` has `link` and what FIELDS of it there are, and `link_id` if it has a name. What is there is not
+    changed, but with `merge`: then it gets what it lacks of title, notes and tags, which is CHANGED.
     """
     name = name_of(record)
     body = {field: value for field, value in record.items() if field != "link_id"}
@@ -162,19 +164,30 @@ def store(send, record):
         answer = send("POST", "", body)
     else:
         answer = send("PUT", f"/{name}", body, {"If-None-Match": "*"})
+    there = answer.value
     if answer.status == 412:  # also when the answer to what stored it was lost
         there = send("GET", f"/{name}").value
-        return (
-            THERE
-            if nearly_canonical(there.get("link", "//")) == nearly_canonical(record["link"])
-            else f"the name {name} is taken."
-        )
-    if answer.status == 404:
+        if there.get("link") != canonical(record["link"]):
+            return f"the name {name} is taken."
+    elif answer.status == 404:
         raise Stop(f"The API has no such path: {answer.sentence}")
-    return answer.sentence or (ADDED if answer.status == 201 else THERE)
+    elif answer.sentence or answer.status == 201:
+        return answer.sentence or ADDED
+    if not merge or not lacking(there, record):
+        return THERE
+    outcome = change(send, there["link_id"], lambda now: lacking(now, record))
+    return {SAME: THERE, GONE: "it was deleted at the same moment."}.get(outcome, outcome)
 
 
-CHANGED, SAME, GONE = "changed", "as it was", "gone"
+def lacking(there, record):
+    """Return a patch with what a record has of title, notes and tags, and the one that is there has not.
+
+    Tags are as many as there may be.
+    """
+    patch = {name: record[name] for name in ("title", "notes") if record.get(name) and not there.get(name)}
+    tags = there.get("tags", [])
+    more = [tag for tag in record.get("tags", []) if tag not in tags][: TAGS - len(tags)]
+    return patch | ({"tags": tags + more} if more else {})
 
 
 def change(send, link_id, patch_of):
@@ -197,3 +210,8 @@ def change(send, link_id, patch_of):
             return GONE
         if answer.status != 412:  # which is also the answer to what was sent twice, as the first was lost
             return answer.sentence or CHANGED
+
+
+def anyone_reads(api):
+    """Return whether the links of an API are there for anyone who asks, without a key or a signature."""
+    return connect(api.rstrip("/"))("GET", "?limit=1").status == 200

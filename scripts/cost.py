@@ -1,4 +1,4 @@
-"""Print what the stack costs on AWS, in Markdown for the README.
+"""Print what the stack costs on AWS, in Markdown for docs/cost.md.
 
 Prices and assumptions are data, in prices.toml. All else is measured: the
 handler answers requests of each kind on moto's DynamoDB, and what AWS bills
@@ -45,6 +45,7 @@ class Kind:
 
     name: str
     api: int = 1  # requests that API Gateway bills
+    answers: int = 1  # that leave AWS
     invocations: int = 1
     calls: int = 0  # of DynamoDB
     items: int = 0  # that these read
@@ -81,48 +82,75 @@ def write_units(size):
 def units_of_write(before, after, indexes):
     """Return the write units of a write, given the item before and after it, {} for none.
 
-    An index with all attributes is written whenever the item is; if a key of
-    it changes it takes two writes, a deletion and a put. `indexes` has the
-    names of each one's key attributes.
+    An index with all attributes is written whenever an item is that has its
+    key; if the key changes it takes two writes, a deletion and a put, and one
+    if the item comes into it or leaves it. `indexes` has the names of each
+    one's key attributes.
     """
-    old, new = item_bytes(before), item_bytes(after)
-    units = write_units(max(old, new))
+    units = max(write_units(max(item_bytes(before), item_bytes(after))), 1)
     for key in indexes:
-        moved = before and after and any(before[name] != after[name] for name in key)
+        old, new = (item_bytes(item) if set(key) <= item.keys() else 0 for item in (before, after))
+        moved = old and new and any(before[name] != after[name] for name in key)
         units += write_units(old) + write_units(new) if moved else write_units(max(old, new))
     return units
 
 
 class Meter:
-    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that the handler makes to its table.
+    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that the handler makes to its tables.
 
-    `table` has the properties of the table in the template. A client of its
-    own looks at items, so that looking is not counted.
+    `resources` has the tables of the template. A client of its own looks at
+    items, so that looking is not counted.
     """
 
-    def __init__(self, index, client, table):
+    def __init__(self, index, client, resources):
         self.kind, self.client, self.index = None, client, index
-        self.key, *self.indexes = (
-            [each["AttributeName"] for each in schema["KeySchema"]]
-            for schema in [table, *table["GlobalSecondaryIndexes"]]
-        )
+        self.changes = []  # of the table of links, as its stream tells them
+        self.keys, self.indexes = {}, {}
+        for logical, name in (("Table", index.TABLE), ("Index", index.INDEX)):
+            table = resources[logical]["Properties"]
+            self.keys[name], *self.indexes[name] = (
+                [each["AttributeName"] for each in schema["KeySchema"]]
+                for schema in [table, *table.get("GlobalSecondaryIndexes", [])]
+            )
         self.call, index.call = index.call, self.counted
 
     def item(self, request):
-        given = request.get("Key") or request["Item"]
-        key = {name: given[name] for name in self.key}
-        return self.client.get_item(TableName=self.index.TABLE, Key=key).get("Item", {})
+        given, name = request.get("Key") or request["Item"], request.get("TableName", self.index.TABLE)
+        key = {part: given[part] for part in self.keys[name]}
+        return self.client.get_item(TableName=name, Key=key).get("Item", {})
 
-    def counted(self, operation, values, **request):
+    def counted(self, operation, values=None, **request):
         """Do a call of the handler's, and count it."""
         if not self.kind:
             return self.call(operation, values, **request)
         self.kind.calls += 1
         if operation == "Query":
             return self.read(values, request)
+        if operation == "BatchGetItem":
+            return self.get(request)
         if operation in ("PutItem", "UpdateItem", "DeleteItem"):
             return self.write(operation, values, request)
+        if operation == "TransactWriteItems":
+            return self.transact(request)
         sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {operation}; add it to Meter.")
+
+    def get(self, request):
+        """Each item is read by itself, eventually consistent; billed are whole items, so let it return them."""
+        ((name, asked),) = request["RequestItems"].items()
+        answer = self.call("BatchGetItem", RequestItems={name: {"Keys": asked["Keys"]}})
+        items = list(map(self.index.encode_all, answer["Responses"][name]))
+        self.kind.items += len(items)
+        self.kind.reads += sum(ceil(item_bytes(item) / 4096) / 2 for item in items)
+        return answer
+
+    def transact(self, request):
+        """Each item of a transaction is written twice."""
+        writes = [each for action in request["TransactItems"] for each in action.values()]
+        before = list(map(self.item, writes))
+        answer = self.call("TransactWriteItems", **request)
+        after = map(self.item, writes)
+        self.kind.writes += 2 * sum(units_of_write(old, new, []) for old, new in zip(before, after))
+        return answer
 
     def read(self, values, request):
         if request.pop("ProjectionExpression", None):  # billed are whole items, so let it return them
@@ -138,17 +166,22 @@ class Meter:
         return answer
 
     def write(self, operation, values, request):
-        before = self.item(request)
+        before, name = self.item(request), request.get("TableName", self.index.TABLE)
         answer = self.call(operation, values, **request)
         if "__type" in answer:
             # A condition that failed costs what the item takes that is there, or the new one if larger.
             self.kind.writes += write_units(max(item_bytes(before), item_bytes(request.get("Item", {})), 1))
         else:
             after = self.item(request)
-            self.kind.stored = item_bytes(after)
-            self.kind.writes += units_of_write(before, after, self.indexes)
+            if name == self.index.TABLE:
+                self.kind.stored = item_bytes(after)
+                images = {"OldImage": before, "NewImage": after}
+                self.changes.append({"dynamodb": {image: item for image, item in images.items() if item}})
+            self.kind.writes += units_of_write(before, after, self.indexes[name])
         return answer
 
+
+FOLLOWED = ", followed"  # ends the name of a kind of what follows a request by the stream
 
 # --- The requests
 
@@ -195,16 +228,23 @@ def loaded(settings):
         server.stop()
 
 
+SHAPE = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+
+
 @contextlib.contextmanager
-def table_of(template, client, name):
-    """Let there be an empty table of this name, of the template's shape, while the block runs."""
-    properties = template["Resources"]["Table"]["Properties"]
-    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    client.create_table(TableName=name, **{part: properties[part] for part in shape})
+def tables_of(template, client, index):
+    """Let there be the empty tables of the handler, of the template's shape, while the block runs."""
+    stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    for logical, name in (("Table", index.TABLE), ("Index", index.INDEX)):
+        properties = template["Resources"][logical]["Properties"]
+        shape = {part: properties[part] for part in SHAPE if part in properties}
+        client.create_table(TableName=name, **shape, StreamSpecification=stream)
+    index.made = False
     try:
         yield
     finally:
-        client.delete_table(TableName=name)
+        for name in (index.TABLE, index.INDEX):
+            client.delete_table(TableName=name)
 
 
 @contextlib.contextmanager
@@ -215,8 +255,9 @@ def handler(template):
     for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
         parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
         settings[name] = str(parameter["Default"]) if parameter else name
-    settings["TABLE"] = uuid.uuid4().hex  # all of moto's servers share their tables
-    with loaded(settings) as (index, client), table_of(template, client, index.TABLE):
+    settings |= {name: uuid.uuid4().hex for name in ("TABLE", "INDEX")}  # all of moto's servers share their tables
+    with loaded(settings) as (index, client), tables_of(template, client, index):
+        index.index_is_made()  # as at a cold start
         yield index, client
 
 
@@ -242,7 +283,6 @@ def measured(template):
     """
     # What API Gateway answers by itself; prices.toml has AWS's words on what it does not bill.
     kinds = {
-        "options": Kind("`OPTIONS`, a preflight", invocations=0),
         "refused": Kind("Refused by API Gateway: throttled, or without a valid key", api=0, invocations=0),
     }
     # A clock by which each request takes 12.3 ms, so that the line in the log always has as many bytes.
@@ -264,12 +304,23 @@ def measured(template):
             kind.out = len((headers + answer["body"]).encode())
             kind.log = sum(len(line.encode()) for line in lines)
             kind.metrics = set().union(*map(metrics_of, lines))
+            changes, meter.changes = meter.changes, []
+            if changes:
+                meter.kind = kinds[name + FOLLOWED] = Kind(f"... what follows {label}", api=0, answers=0)
+                index.lambda_handler({"Records": changes}, None)
+                meter.changes = []  # such as a total of visits, which nothing follows
 
         def store(numbers):
             for number in numbers:
                 send("POST", "/link", record(number))
 
-        meter = Meter(index, client, template["Resources"]["Table"]["Properties"])
+        def store_in_index(number):
+            given = record(number) | {"tags": ["found"]}
+            send("POST", "/link", given, Kind("not measured"))
+            changes, meter.changes = meter.changes, []
+            index.lambda_handler({"Records": changes}, None)
+
+        meter = Meter(index, client, template["Resources"])
         store(range(150))
         one = index.link_id_of(record(0)["link"])
         measure("new", "`POST /link`, a new link", "POST", "/link", record(150))
@@ -281,6 +332,7 @@ def measured(template):
         measure("uncounted", "`GET /go/{link_id}`, not counted", "GET", f"/go/{one}")
         measure("patch", "`PATCH /link/{link_id}`", "PATCH", f"/link/{one}", {"title": "Another"})
         measure("delete", "`DELETE /link/{link_id}`", "DELETE", f"/link/{one}")
+        measure("options", "`OPTIONS`, a preflight", "OPTIONS", "/link")
         measure("index", "`GET /`, the index", "GET", "/")
         with mock.patch.dict(os.environ, {"STORE_URL": STORE_URL}):
             measure("page", "The page of `addons/page.yml`", "GET", "/", source=module("page"))
@@ -291,9 +343,13 @@ def measured(template):
         measure("put", "`PUT /link/{link_id}`, another for the largest record", "PUT", "/link/largest-0", other)
         measure("largest", "`GET /link`, 1 MB of the largest records", "GET", "/link")
         store(range(200, 1300))
-        measure("tags", "`GET /tags`, 1,000 links counted", "GET", "/tags")
+        for number in range(5000, 5101):
+            store_in_index(number)
+        measure("tags", "`GET /tags`, all", "GET", "/tags")
+        measure("by_tag", "`GET /link?tag=`, 100 links", "GET", "/link?tag=found")
+        measure("by_word", "`GET /link?q=`, 100 links", "GET", "/link?q=example")
         store(range(1300, 3500))  # more than 1 MB
-        measure("search", "`GET /link?q=`, 1 MB searched", "GET", "/link?q=nothing")
+        measure("search", "`GET /link?q=` of two letters, 1 MB read", "GET", "/link?q=no")
     return kinds
 
 
@@ -343,7 +399,7 @@ class Prices:
             "Lambda's time": self.compute(self.seconds(kind)),
             "DynamoDB": kind.reads * self.of["read_unit"] + kind.writes * self.of["write_unit"],
             "Log": log / GB * (self.of["log_gb"] + self.log_months * self.of["log_gb_month"]),
-            "Transfer": (kind.out + self.assumed["gateway_bytes"]) / GB * self.of["out_gb"],
+            "Transfer": (kind.out + kind.answers * self.assumed["gateway_bytes"]) / GB * self.of["out_gb"],
         }
 
     def each(self, kind):
@@ -355,8 +411,9 @@ class Prices:
         for name, count in month.get("requests", {}).items():
             if name not in kinds:
                 raise CostError(f"There is no kind of request {name!r}; there are {', '.join(kinds)}.")
-            for part, amount in self.request(kinds[name]).items():
-                parts[part] += count * amount
+            for kind in (kinds[name], kinds.get(name + FOLLOWED)):
+                for part, amount in self.request(kind).items() if kind else ():
+                    parts[part] += count * amount
         cold = month.get("cold_starts", 0) * self.assumed["cold_start_ms"] / 1000
         parts["Lambda's time"] += self.compute(cold)
         metrics = set().union(*(kinds[name].metrics for name in month.get("requests", {})))
@@ -412,11 +469,18 @@ def notes(kinds, data, prices):
         f" answer, and {assumed['cold_start_ms']} for a cold start. So are {assumed['gateway_bytes']} bytes more"
         f" of each answer and {assumed['log_event_bytes']} of each line of the log."
     )
+    yield (
+        "What follows is what the function does for the stream: entries of the index, and totals of visits. It is"
+        " reckoned as one call of the function for each change; changes of the same second are one, and so are the"
+        " visits of a link in it. A link with three tags and six words more writes"
+        f" {kinds['new'].writes + kinds['new' + FOLLOWED].writes} units in all, and each word more is one. Storage"
+        " is that of links, without the index."
+    )
     yield "API Gateway bills no request that it throttles, or that lacks a valid key where one is needed."
     metrics = set().union(*(kind.metrics for kind in kinds.values()))
     yield (
         f"These requests make {len(metrics)} metrics, billed for the hours that have data. `addons/alarms.yml`"
-        f" has an alarm for each of three metrics, {usd(3 * prices.of['alarm_month'])} USD a month, and one of Metrics"
+        f" has an alarm for each of five metrics, {usd(5 * prices.of['alarm_month'])} USD a month, and one of Metrics"
         " Insights, of which each metric that it matches is billed: three to eight, 0.30 to 0.80 USD. Its dashboard"
         " is free, if the account has fewer than four."
     )

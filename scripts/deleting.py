@@ -13,47 +13,62 @@ LOOKUPS = {
     stack.TABLE: ("dynamodb", "describe_table", "TableName"),
     stack.API: ("apigateway", "get_rest_api", "restApiId"),
     stack.LOG: ("logs", "describe_log_streams", "logGroupName"),
+    stack.BUCKET: ("s3", "head_bucket", "Bucket"),
+    stack.QUEUE: ("sqs", "get_queue_attributes", "QueueUrl"),
     "AWS::ApiGateway::ApiKey": ("apigateway", "get_api_key", "apiKey"),
     "AWS::ApiGateway::UsagePlan": ("apigateway", "get_usage_plan", "usagePlanId"),
     "AWS::IAM::Role": ("iam", "get_role", "RoleName"),
-    "AWS::Lambda::Function": ("lambda", "get_function", "FunctionName"),
+    stack.FUNCTION: ("lambda", "get_function", "FunctionName"),
+    "AWS::Lambda::EventSourceMapping": ("lambda", "get_event_source_mapping", "UUID"),
+    "AWS::Lambda::LayerVersion": ("lambda", "get_layer_version_by_arn", "Arn"),
     "AWS::SNS::Topic": ("sns", "get_topic_attributes", "TopicArn"),
     "AWS::CloudWatch::Alarm": ("cloudwatch", "describe_alarms", "AlarmNames"),
     "AWS::CloudWatch::Dashboard": ("cloudwatch", "get_dashboard", "DashboardName"),
 }
-NOT_THERE = ("NoSuchEntity", "NotFound", "NotFoundException", "ResourceNotFound", "ResourceNotFoundException")
+NOT_THERE = {"NoSuchEntity", "NotFound", "NotFoundException", "ResourceNotFound", "ResourceNotFoundException", "404"}
+NOT_THERE |= {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 
 
-def teardown(name, template, export=True, first=()):
-    """Delete the stack, wait until it is gone, and list what is left; export its links before, if so.
+def teardown(name, template, export=True, first=(), yes=False):
+    """Delete the stack, wait until it is gone, and list what is left; export its tables before, if `export`.
 
-    The stacks `first`, which use it, are deleted before it. StackError if one
-    does not go, or must not, or the links cannot be exported.
+    The stacks `first`, which use it, are deleted before it. Objects of its
+    buckets, which are not exported, are asked about, unless `yes`. StackError if
+    a stack does not go, or must not, or a table cannot be exported.
     """
     client = boto3.client("cloudformation")
     there = stack.existing(client, name)
     described = client.validate_template(TemplateBody=template.read_text()).get("Description")
     stack.must_be_made_from(template, described, there)
     name = there["StackName"]  # it may have been an ARN
+    which = stack.which(name, template)
     for each in (*first, there):
         if each["StackStatus"] != "REVIEW_IN_PROGRESS" and each["StackStatus"].endswith("_IN_PROGRESS"):
-            stack.free(each["StackName"], each)
+            stack.free(each, template)
     had = stack.resources_of(client, there["StackId"])
     tables = contents.tables_of(had)
     # The local engine has the text of the parameter where AWS has a boolean.
-    yes = (True, "true")
-    protected = [what for what, table in tables.items() if table.get("DeletionProtectionEnabled") in yes]
+    protected = [what for what, table in tables.items() if table.get("DeletionProtectionEnabled") in (True, "true")]
     if protected:
         # CloudFormation would delete all else, and then fail.
         raise StackError(
             f"{', '.join(protected)} of stack {name} is protected from deletion. To delete it all the same:"
-            f'\n  make deploy STACK={name} PARAMETERS="DeletionProtection=false" && make teardown STACK={name}'
+            f'\n  make deploy {which} PARAMETERS="DeletionProtection=false" && make teardown {which}'
         )
+    buckets = contents.buckets_to_empty(client, there, had)
+    if buckets:
+        lost = [f"Bucket {bucket} has {count}, which are deleted." for bucket, count in buckets.items()]
+        stack.agreed(name, lost, yes, "Nothing is deleted.")
     if export:
-        for table in tables.values():
-            contents.save(name, table["TableName"])
-    for each in (*first, there):
-        remove(client, each)
+        for logical, table in tables.items():
+            if logical != contents.INDEX:
+                contents.export(there, logical, table["TableName"], which)
+    for each in first:
+        remove(client, each, template)
+    for bucket in buckets:
+        # With an object in it the deletion fails (CloudFormation Template Reference, DeletionPolicy attribute).
+        contents.empty(bucket)
+    remove(client, there, template)
     if tables:
         # DynamoDB Developer Guide, "Delete a table with PITR enabled".
         backups = " and ".join(f"{table['TableName']}$DeletedTableBackup" for table in tables.values())
@@ -63,19 +78,19 @@ def teardown(name, template, export=True, first=()):
         )
 
 
-def remove(client, there):
+def remove(client, there, template):
     """Delete a stack, wait until it is gone, and list what is left. StackError if it does not go."""
     name, had = there["StackName"], stack.resources_of(client, there["StackId"])
     with stack.left_to_cloudformation(name):
         try:
-            delete(client, there)
+            delete(client, there, template)
         except StackError:
             show_left(name, left_of(client, there["StackId"], had))
             raise
         show_left(name, left_of(client, there["StackId"], had))
 
 
-def delete(client, there):
+def delete(client, there, template):
     """Delete a stack, and wait until it is gone. StackError if it does not go."""
     name, seen = there["StackName"], set()
     list(stack.events(client, there["StackId"], seen))  # those of before
@@ -86,7 +101,8 @@ def delete(client, there):
     if status != "DELETE_COMPLETE":
         raise StackError(
             f"Stack {name} is in status {status}. What failed first is {cause}"
-            f"\nMend that and run `make teardown STACK={name}` again, or delete the stack without what fails:"
+            f"\nMend that and run `make teardown {stack.which(name, template)}` again,"
+            " or delete the stack without what fails:"
             f"\n  aws cloudformation delete-stack --stack-name {name} --deletion-mode FORCE_DELETE_STACK"
         )
 
@@ -108,7 +124,7 @@ def left_of(client, stack_id, had):
     stages = [physical for kind, _, physical in had if kind == "AWS::ApiGateway::Stage"]
     asked = {(kind, physical) for kind, _, physical in had} | kept
     for kind, _, physical in had:
-        if kind == "AWS::Lambda::Function":
+        if kind == stack.FUNCTION:
             asked.add((stack.LOG, f"/aws/lambda/{physical}"))
         if kind == stack.API:
             asked |= {(stack.LOG, f"API-Gateway-Execution-Logs_{physical}/{stage}") for stage in stages}

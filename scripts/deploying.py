@@ -1,12 +1,12 @@
 """Create a stack of a template, or update it by a change set, which is shown before it is done."""
 
-import sys
 import uuid
 from contextlib import suppress
 
 import boto3
 from botocore.exceptions import ClientError
 
+import contents
 import deleting
 import stack
 from embed import MOST_BYTES, with_deployment
@@ -32,8 +32,8 @@ def deploy(name, template, parameters, yes=False):
     """Create the stack, or update it to the template; return its outputs as a dict.
 
     `parameters` (name to value) are set; others keep what they had, or else
-    have the template's default. An update that costs the links or the URL is
-    asked about, unless `yes`. StackError if it does not succeed.
+    have the template's default. An update that costs what the stack holds, or the
+    URL, is asked about, unless `yes`. StackError if it does not succeed.
     """
     text = text_of(template)
     client = boto3.client("cloudformation")
@@ -47,7 +47,7 @@ def deploy(name, template, parameters, yes=False):
         stack.must_be_made_from(template, valid.get("Description"), there)
     if there and there["StackStatus"] == "ROLLBACK_COMPLETE":
         print(f"What a failed creation left of stack {name} is deleted first.")
-        deleting.delete(client, there)
+        deleting.delete(client, there, template)
         there = None
     had = {each["ParameterKey"]: each["ParameterValue"] for each in (there or {}).get("Parameters", [])}
     kept = {key: value for key, value in had.items() if key in defaults and key not in parameters}
@@ -61,30 +61,31 @@ def deploy(name, template, parameters, yes=False):
         + [{"ParameterKey": key, "UsePreviousValue": True} for key in kept],
     }
     if there:
-        update(client, there, request, yes)
+        update(client, there, template, request, yes)
     else:
         with stack.left_to_cloudformation(name):
             stack_id = client.create_stack(**request)["StackId"]
             print(f"Creating stack {name} {stack.place(client)}", flush=True)
             status, cause = stack.follow(client, stack_id, set())
-        check(name, status, cause)
+        check(name, template, status, cause)
     return stack.outputs_of(stack.describe(client, name))
 
 
-def check(name, status, cause):
+def check(name, template, status, cause):
     """Return if this is the status of a stack that is deployed; StackError says what failed, and what to do."""
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        advice = UNDONE.get(status) or stack.STUCK.get(status, "").format(name=name)
+        stuck = stack.STUCK.get(status, "").format(name=name, which=stack.which(name, template))
+        advice = UNDONE.get(status) or stuck
         raise StackError(f"Stack {name} is in status {status}. {advice}\nWhat failed first is {cause}")
 
 
-def update(client, there, request, yes):
+def update(client, there, template, request, yes):
     """Update a stack by a change set, which is shown, and asked about if it is dear.
 
     StackError if it does not succeed, or is refused. The change set is gone in each case.
     """
     name, stack_id, seen = there["StackName"], there["StackId"], set()
-    stack.free(name, there)
+    stack.free(there, template)
     list(stack.events(client, stack_id, seen))  # those of before
     change_set = {"StackName": name, "ChangeSetName": f"deploy-{uuid.uuid4().hex}"}
     try:
@@ -102,7 +103,7 @@ def update(client, there, request, yes):
                 had = {logical for _, logical, _ in stack.resources_of(client, stack_id)}
                 changes = [each for each in changes if each["Action"] == "Add" or each["LogicalResourceId"] in had]
             show_changes(name, changes)
-            confirm(name, changes, yes)
+            confirm(there, changes, yes)
             with stack.left_to_cloudformation(name):
                 client.execute_change_set(**change_set)
         with stack.left_to_cloudformation(name):
@@ -110,7 +111,7 @@ def update(client, there, request, yes):
             status, cause = stack.follow(client, stack_id, seen)
     finally:
         discard(client, change_set)
-    check(name, status, cause)
+    check(name, template, status, cause)
 
 
 # --- Change sets
@@ -168,35 +169,29 @@ def show_changes(name, changes):
         print("  no resource, only outputs and the like")
 
 
-def losses(changes):
-    """Yield a sentence for each change that costs the URL or the links."""
+def losses(there, changes):
+    """Yield a sentence for each change of a stack that costs the URL, or what it holds."""
+    held = {stack.TABLE: contents.noun(there), stack.BUCKET: "objects"}
     for change in changes:
         done, kind, what = verb(change), change["ResourceType"], change["LogicalResourceId"]
-        # No property of an API replaces it "conditionally" (Template Reference, AWS::ApiGateway::RestApi).
+        # No property of an API or a bucket replaces it "conditionally" (Template Reference, AWS::ApiGateway::RestApi
+        # and AWS::S3::Bucket), but the local engine says so.
         if kind == stack.API and done in ("REPLACED", "removed"):
             yield f"{what} is {done.lower()}: the URL of now then leads nowhere."
-        if kind == stack.TABLE and done in ("REPLACED", "removed", "may be replaced"):
+        may = done == "may be replaced" and kind == stack.TABLE
+        if kind in held and (may or done in ("REPLACED", "removed")):
             done = done if done.startswith("may") else f"is {done.lower()}"
             policy = change.get("PolicyAction", "").removeprefix("ReplaceAnd")
             fate = {"Retain": "stay there", "Delete": "are deleted with it"}.get(policy, "may be deleted with it")
             old = change["PhysicalResourceId"]
-            yield f"{what} {done}: the API then has none of the links in {old}; they {fate}."
+            yield f"{what} {done}: the API then has none of the {held[kind]} in {old}; they {fate}."
 
 
-def confirm(name, changes, yes):
+def confirm(there, changes, yes):
     """Return if nothing dear is lost, or the person wants it so; StackError if not."""
-    lost = list(losses(changes))
-    if not lost:
-        return
-    print("\n".join(lost), flush=True)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise StackError("Nothing is changed. To have it so, add YES=1 to the same command.")
-    with suppress(EOFError, KeyboardInterrupt):
-        if input("Type the stack's name to go on: ").strip() == name:
-            return
-    raise StackError("\nNothing is changed.")
+    lost = list(losses(there, changes))
+    if lost:
+        stack.agreed(there["StackName"], lost, yes, "Nothing is changed.")
 
 
 def discard(client, change_set):

@@ -3,7 +3,8 @@
 A function with `Metadata: {Source: handler/index.py}` gets that file, a path
 relative to the template, as its `Code.ZipFile`: line by line, but without
 docstrings, since each byte of a template counts. Where it reads a text beside
-it, by Path(__file__).with_name("page.html").read_text(), it gets the text.
+it, by Path(__file__).with_name("page.html").read_text(), it gets the text, line
+by line too, but without comments, empty lines and indentation.
 Where it imports from a module beside it, by `from common import ...`, what it
 imports stands before its own code, with all that that needs of the module.
 
@@ -83,11 +84,25 @@ def concise(code):
     return "".join(line for number, line in enumerate(lines, 1) if number not in left_out)
 
 
+def with_tabs(code):
+    """Return Python code with a tab in the place of each four spaces of indentation; strings stay as they are."""
+    inside = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+            inside.update(range(node.lineno + 1, node.end_lineno + 1))
+    lines = code.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        rest = line.lstrip(" ")
+        if number not in inside:
+            lines[number - 1] = "\t" * ((len(line) - len(rest)) // 4) + rest
+    return "".join(lines)
+
+
 def with_texts(code, folder):
     """Return Python code in which the text of a file beside it stands where the code reads that file."""
 
     def literal(call):
-        text = (folder / call[1]).read_bytes().decode()
+        text = re.sub(r"^(?:\s*//.*\n|\s+)", "", (folder / call[1]).read_bytes().decode(), flags=re.M)
         if '"""' in text or text[-1:] in ('"', "\\"):
             raise ValueError(f'{folder / call[1]} must not have """ in it, nor end with a quote or backslash.')
         return f'r"""{text}"""'
@@ -146,13 +161,13 @@ def import_lines(imports, code):
         names = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
         line = f"from {module} import {', '.join(names)}\n" if module else f"import {place}\n"
         blocks[place.split(".")[0] in sys.stdlib_module_names] += line
-    return "\n".join(blocks.values())
+    return "\n".join(filter(None, blocks.values()))
 
 
 def with_shared(code, folder):
     """Return Python code before which stands what it imports from a module beside it, and all that that needs.
 
-    Code that imports nothing so is returned as it is.
+    Code that imports nothing so is returned as it is. ValueError for what the module does not have.
     """
     imports, own = statements(code)
     beside = {module for module, _ in imports if module and (folder / f"{module}.py").exists()}
@@ -161,13 +176,16 @@ def with_shared(code, folder):
     (module,) = beside  # of more than one the order would have to be found
     more, there = statements(concise((folder / f"{module}.py").read_bytes().decode()))
     wanted = {name for place, name in imports if place == module}
+    missing = wanted.difference(*(each.binds() for each in there))
+    if missing:
+        raise ValueError(f"{folder / module}.py has no {', '.join(sorted(missing))}.")
     body, banner = "", ""
     for each in needed(wanted, there) + own:
         # What is for the formatter is of no use where nothing is formatted.
         text = re.sub(r"^# fmt: o(n|ff)\n", "", each.text, flags=re.M)
         body += (f"\n\n{each.banner}" if each.banner != banner else "") + text
         banner = each.banner
-    return import_lines(more + [each for each in imports if each[0] != module], body) + body
+    return import_lines(more + [each for each in imports if each[0] != module], body) + "\n" + body.lstrip()
 
 
 def with_sources(template):
@@ -192,6 +210,7 @@ def with_sources(template):
                 f"{path} must be ASCII, without tabs, carriage returns and spaces at the end of"
                 " a line, and end in one line feed, or YAML would not give it back as it is."
             )
+        code = with_tabs(code) if path.name == "index.py" else code
         start, end = block.start_mark.index, block.end_mark.index
         end = start + len(text[start:end].rstrip()) + 1
         indent = " " * (text[:start].split("\n")[-1].index("ZipFile") + step)

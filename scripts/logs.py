@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import boto3
 
-import links
 import stack
+from program import printable
 from stack import StackError
 
 SHOWN_ERRORS = 5
@@ -19,11 +19,23 @@ ERRORS = f"{{ {' || '.join(f'({each})' for each in ERRORS)} }}"
 
 
 def log_groups(resources):
-    return [physical for kind, _, physical in resources if kind == stack.LOG]
+    """Return the log groups of a stack: what logs there, as a logical ID, by name.
+
+    They are those to which its functions log, and others of its resources.
+    """
+    lambda_, found = boto3.client("lambda"), {}
+    for kind, logical, physical in resources:
+        if kind == stack.FUNCTION:
+            with suppress(lambda_.exceptions.ResourceNotFoundException):
+                asked = lambda_.get_function_configuration(FunctionName=physical)
+                # Without a LoggingConfig it is this one (Lambda Developer Guide, "CloudWatch log groups").
+                group = asked.get("LoggingConfig", {}).get("LogGroup", f"/aws/lambda/{physical}")
+                found[group] = f"{found[group]} {logical}" if group in found else logical
+    return {physical: logical for kind, logical, physical in resources if kind == stack.LOG} | found
 
 
 def log_events(group, since, **more):
-    """Yield the stack.events of a log group since a time in ms, oldest first; none if there is no such group."""
+    """Yield the events of a log group since a time in ms, oldest first; none if there is no such group."""
     logs = boto3.client("logs")
     with suppress(logs.exceptions.ResourceNotFoundException):
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since, **more):
@@ -37,8 +49,24 @@ def milliseconds(ago):
 # --- Errors
 
 
-def show_errors(group):
-    """Print the newest errors that the function, its runtime and Lambda have logged in the last 24 hours."""
+def show_errors(groups):
+    """Print the newest errors that functions, their runtime and Lambda have logged in the last 24 hours."""
+    found = []
+    for group, logical in groups.items():
+        found += [(timestamp, logical, *error) for timestamp, error in errors_in(group)]
+    if not found:
+        print(f"{'Errors':<12} none in the last 24 hours")
+        return
+    print("\nThe newest errors of the last 24 hours:\n")
+    for timestamp, logical, request, kind, text in sorted(found, key=lambda each: each[0])[-SHOWN_ERRORS:]:
+        at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
+        what = ": ".join(filter(None, [kind, text.strip().split("\n")[-1]]))
+        where = f"{logical}: {request}".rstrip(": ") if len(groups) > 1 else request
+        print(printable(f"  {at}  {where}  {what}"))
+
+
+def errors_in(group):
+    """Return the newest errors in a log group of the last 24 hours, as (time in ms, what error_of returns)."""
     newest = deque(maxlen=SHOWN_ERRORS)
     told = set()  # the requests and types of the runtime's errors, of which Lambda reports again
     for event in log_events(group, milliseconds(timedelta(hours=24)), filterPattern=ERRORS):
@@ -49,14 +77,7 @@ def show_errors(group):
         if error and not (line.get("type") and told & set(error[:2])):
             newest.append((event["timestamp"], error))
             told |= {line.get("requestId"), line.get("errorType")} - {None, ""}
-    if not newest:
-        print(f"{'Errors':<12} none in the last 24 hours")
-        return
-    print("\nThe newest errors of the last 24 hours:\n")
-    for timestamp, (request, kind, text) in newest:
-        at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
-        what = ": ".join(filter(None, [kind, text.strip().split("\n")[-1]]))
-        print(links.printable(f"  {at}  {request}  {what}"))
+    return newest
 
 
 def error_of(line):
@@ -90,25 +111,29 @@ def brief(message):
 
 
 def follow_logs(name):
-    """Print the lines that the function has logged in the last ten minutes, and each new one, until Ctrl-C.
+    """Print the lines that a stack's functions have logged in the last ten minutes, and each new one, until Ctrl-C.
 
     Version 1 of the AWS CLI, which is on PyPI, has no `aws logs tail`.
     """
     client = boto3.client("cloudformation")
     groups = log_groups(stack.resources_of(client, stack.existing(client, name)["StackId"]))
     if not groups:
-        raise StackError(f"Stack {name} has no log group: make deploy STACK={name} makes one.")
-    since, seen = milliseconds(timedelta(minutes=10)), set()
-    print(f"The log {groups[0]}; Ctrl-C ends it.", flush=True)
+        raise StackError(f"Stack {name} has no log group.")
+    since, seen = dict.fromkeys(groups, milliseconds(timedelta(minutes=10))), set()
+    print(f"The log{'s' * (len(groups) > 1)} {', '.join(groups)}; Ctrl-C ends it.", flush=True)
     while True:
-        for event in log_events(groups[0], since):
-            timestamp = event["timestamp"]
-            line = event["logStreamName"], timestamp, event["message"]  # the local engine has no eventId
-            if line not in seen:
-                seen.add(line)
-                at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
-                print(f"{at}  {links.printable(brief(event['message']))}", flush=True)
-        # What comes late is not lost: a minute is read again.
-        since = max([since, *(timestamp - 60_000 for _, timestamp, _ in seen)])
-        seen = {line for line in seen if line[1] >= since}
+        fresh = []
+        for group in groups:
+            for event in log_events(group, since[group]):
+                line = event["timestamp"], group, event["logStreamName"], event["message"]
+                if line not in seen:  # the local engine has no eventId
+                    seen.add(line)
+                    fresh.append(line)
+        for timestamp, group, _, message in sorted(fresh, key=lambda line: line[0]):
+            at = stack.when(datetime.fromtimestamp(timestamp / 1000, timezone.utc))
+            origin = f"{groups[group]}: " if len(groups) > 1 else ""
+            print(f"{at}  {origin}{printable(brief(message))}", flush=True)
+            # What comes late is not lost: a minute is read again.
+            since[group] = max(since[group], timestamp - 60_000)
+        seen = {line for line in seen if line[0] >= since[line[1]]}
         stack.pause(client)

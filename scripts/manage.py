@@ -14,6 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 import addons
 import logs
+import reindex
+import stack
 from show import show
 from stack import StackError
 
@@ -39,36 +41,52 @@ def pairs(arguments):
     return dict(argument.split("=", 1) for argument in arguments)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs"])
-    parser.add_argument("--stack", default="apidb", help="name of the stack (apidb)")
+def add_arguments(parser):
+    """Add what says which stack is meant, and how it is to be, to an argparse.ArgumentParser."""
     parser.add_argument("--template", type=Path, default=Path("setupapidb.yml"))
+    parser.add_argument("--stack", help="name of the stack (apidb; with another template the name of its file)")
     parser.add_argument(
         "--addon",
         action="append",
         default=[],
         help=f"deploy this add-on too ({', '.join(addons.ADDONS)}); others that the store has stay as they are",
     )
-    parser.add_argument("--yes", action="store_true", help="deploy without asking, even if links or URL are lost")
-    parser.add_argument("--no-export", action="store_true", help="tear down without writing the links to a file")
+    parser.add_argument("--yes", action="store_true", help="do it without asking, even if data or the URL are lost")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="template parameters")
+
+
+def parsed(parser):
+    """Return what the command line says, with the name of the stack."""
     options = parser.parse_intermixed_args()
+    if options.stack is None:
+        options.stack = stack.name_for(options.template)
+    return options
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs", "reindex"])
+    parser.add_argument("--no-export", action="store_true", help="tear down without writing the tables to files")
+    add_arguments(parser)
+    options = parsed(parser)
     if options.parameters and options.action != "deploy":
         parser.error(f"{options.action} takes no parameters: {' '.join(options.parameters)}")
     stop_in_order()
     try:
         if options.action == "deploy":
             parameters = pairs(options.parameters)
-            show(addons.deploy(options.stack, options.template, options.addon, parameters, options.yes))
+            outputs = addons.deploy(options.stack, options.template, options.addon, parameters, options.yes)
+            show(outputs, options.template)
         elif options.action == "teardown":
-            addons.teardown(options.stack, options.template, export=not options.no_export)
+            addons.teardown(options.stack, options.template, not options.no_export, options.yes)
         elif options.action == "status":
             addons.show_status(options.stack)
+        elif options.action == "reindex":
+            reindex.reindex(options.stack)
         else:
             logs.follow_logs(options.stack)
     except KeyboardInterrupt as interrupt:
-        if options.action in ("deploy", "teardown"):
+        if options.action in ("deploy", "teardown", "reindex"):
             sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()
     except (NoRegionError, NoCredentialsError) as error:

@@ -13,7 +13,9 @@ KEY = "The environment variable APIDB_KEY is the API's key, if it wants one."
 
 
 class Stop(Exception):
-    """Why it cannot go on, as a sentence for the person who runs the command."""
+    """Why it cannot go on, as a sentence for the person who runs the command, and the exit code."""
+
+    code = 2
 
 
 def printable(text):
@@ -43,7 +45,7 @@ def in_parallel(work, items):
 
 
 def end(work):
-    """Run work(), a function that returns the exit code, and exit with it; 2 and a sentence for Stop and OSError.
+    """Run work(), a function that returns the exit code, and exit with it; a sentence for Stop and OSError.
 
     Ctrl-C ends it with 130, and does not wait for requests that are under way: they can be sent again.
     """
@@ -54,7 +56,7 @@ def end(work):
         code = 130
     except Stop as error:
         print(printable(str(error)), file=sys.stderr)
-        code = 2
+        code = error.code
     except OSError as error:
         print(f"{error.filename or 'The file'}: {error.strerror}.", file=sys.stderr)
         code = 2

@@ -1,12 +1,31 @@
-"""Print where an API answers, and commands to try."""
+"""Print where a stack's API answers, and commands to try, which its template says.
+
+A template has them at its top level:
+
+    Metadata:
+      Try: |
+        curl -d '{"id": 1, "name": "Rex"}' $API
+        curl $API/1
+
+Each line is a command of its own for a POSIX shell, run one after the other in
+the root of a checkout. $API becomes the URL of output APIUrl, as it can be reached.
+In a line with $API each `curl` gets the options that output Access asks for: its
+first word is open, iam, key, or read, which asks for the key in lines with -d or
+-X only. A line without $API, such as an upload to a signed URL, stays as it is.
+All else is for the shell, variables too.
+"""
+
+import re
 
 import boto3
+import yaml
 
+import embed
 import stack
 
 
-def show(outputs):
-    """Print the URLs of the API and of its page, if it has one, and commands to try, with what its Access asks for."""
+def show(outputs, template):
+    """Print the URLs of the API of a stack and of its page, if it has one, and commands to try."""
     if "APIUrl" not in outputs:  # it is the template of something else
         return
     session = boto3.client("cloudformation").meta
@@ -24,12 +43,19 @@ def show(outputs):
         read = "" if access.startswith("read") else write
     elif access.startswith("iam"):
         write = read = signature(session)
-    lines = [
-        *before,
-        f"""curl -X POST{write} -d '{{"link": "https://www.google.com"}}' {url}""",
-        f"curl{read} {url}",
-    ]
-    print("Store a link, and list the links:\n\n" + "".join(f"  {line}\n" for line in lines), flush=True)
+    said = embed.child(yaml.compose(template.read_text()), "Metadata", "Try")
+    lines = [completed(line, url, write, read) for line in (said.value.splitlines() if said else [])]
+    if lines:
+        print("Try it:\n\n" + "".join(f"  {line}\n" for line in before + lines), flush=True)
+
+
+def completed(line, url, write, read):
+    """Return a command that a template says with the URL of the API, and the options to write to it or to read it."""
+    if not re.search(r"\$API\b", line):
+        return line
+    options = write if re.search(" -[dX] ", line) else read
+    line = re.sub(r"\bcurl(?= )", lambda found: found[0] + options, line)
+    return re.sub(r"\$API\b", lambda _: url, line)
 
 
 def key_command(key, session):

@@ -1,14 +1,16 @@
 """Ask CloudFormation about a stack, follow what it does to one, and say what failed."""
 
 import re
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timezone
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-import links
+import embed
+from program import printable
 
 
 class StackError(Exception):
@@ -17,21 +19,50 @@ class StackError(Exception):
 
 # --- Settings
 
-TABLE, API, LOG = "AWS::DynamoDB::Table", "AWS::ApiGateway::RestApi", "AWS::Logs::LogGroup"
+TABLE, BUCKET, QUEUE = "AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue"
+API, FUNCTION, LOG = "AWS::ApiGateway::RestApi", "AWS::Lambda::Function", "AWS::Logs::LogGroup"
+
+STORE = "apidb"  # what the template of the link store is known by, and the name of its stack
+STORE_TEMPLATE = (embed.ROOT / "setupapidb.yml").resolve()
 
 # What to do about a stack that CloudFormation neither updates nor has a default way out for
 # (CloudFormation User Guide, stack status codes; API reference, ContinueUpdateRollback and RollbackStack).
 STUCK = {
-    "CREATE_FAILED": "A creation failed, and what it made is still there. Delete that: make teardown STACK={name}",
+    "CREATE_FAILED": "A creation failed, and what it made is still there. Delete that: make teardown {which}",
     "ROLLBACK_FAILED": "A creation failed, and not all that it made could be deleted. Try that again:"
-    " make teardown STACK={name}",
-    "DELETE_FAILED": "It is deleted in part. Mend what stopped that, and go on: make teardown STACK={name}",
-    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it: make teardown STACK={name}",
+    " make teardown {which}",
+    "DELETE_FAILED": "It is deleted in part. Mend what stopped that, and go on: make teardown {which}",
+    "REVIEW_IN_PROGRESS": "It has only a change set, which nobody has executed. Delete it: make teardown {which}",
     "UPDATE_FAILED": "An update failed and was not undone. Undo it:"
     " aws cloudformation rollback-stack --stack-name {name}",
     "UPDATE_ROLLBACK_FAILED": "An update failed, and could not be undone. Mend what stopped that, and go on:"
     " aws cloudformation continue-update-rollback --stack-name {name}",
 }
+
+# --- Names
+
+
+def name_for(template):
+    """Return the name of the stack of the template at a path, if none is given: the file's, but of the store apidb."""
+    return STORE if template.name == STORE_TEMPLATE.name else template.stem
+
+
+def known_by(described):
+    """Return what a template is known by, in each stack of it: its description up to the first comma."""
+    return (described or "").partition(",")[0]
+
+
+def is_store(described):
+    return known_by(described) == STORE
+
+
+def which(name, template):
+    """Return how `make` is told a stack of a template, such as STACK=apidb or TEMPLATE=stacks/pets.yml."""
+    # The template of an add-on is found by the stack.
+    if template.resolve() == STORE_TEMPLATE or template.parent.name == "addons":
+        return f"STACK={name}"
+    return f"TEMPLATE={template}" + (f" STACK={name}" if name != name_for(template) else "")
+
 
 # --- Asking CloudFormation
 
@@ -57,24 +88,22 @@ def existing(client, name):
 
 
 def must_be_made_from(template, described, stack):
-    """Return if a stack is one of this template, whose description this is; StackError if it is another's.
-
-    The descriptions tell, up to their first comma.
-    """
-    ours, its = (text.partition(",")[0] for text in (described or "", stack.get("Description", "")))
-    if ours != its and stack["StackStatus"] != "REVIEW_IN_PROGRESS":  # which has a change set only
+    """Return if a stack is one of this template, whose description this is; StackError if it is another's."""
+    made = stack["StackStatus"] != "REVIEW_IN_PROGRESS"  # which has a change set only
+    if made and known_by(described) != known_by(stack.get("Description")):
         raise StackError(
             f"Stack {stack['StackName']} is of another template than {template}: its description is"
-            f" {stack.get('Description', '')!r}. Nothing is changed; take another STACK."
+            f" {stack.get('Description', '')!r}. Nothing is changed; take another STACK, or its TEMPLATE."
         )
 
 
-def free(name, stack):
+def free(stack, template):
     """Return if a stack can be updated; StackError says what must be done before."""
-    status, reason = stack["StackStatus"], stack.get("StackStatusReason")
+    name, status, reason = stack["StackName"], stack["StackStatus"], stack.get("StackStatusReason")
     if status in STUCK:
         because = f" {plain(reason)}" if reason else ""
-        raise StackError(f"Stack {name} is in status {status}.{because} {STUCK[status].format(name=name)}")
+        advice = STUCK[status].format(name=name, which=which(name, template))
+        raise StackError(f"Stack {name} is in status {status}.{because} {advice}")
     if status.endswith("_IN_PROGRESS"):
         raise StackError(
             f"Stack {name} is being changed, and in status {status}. Wait for the end of that: make status STACK={name}"
@@ -144,6 +173,22 @@ def reachable(url, endpoint):
     return f"http://{api_id}.execute-api.localhost:{urlsplit(endpoint).port}{aws.path}"
 
 
+def agreed(name, lost, yes, nothing):
+    """Print what will be lost, sentences; return if the person agrees to it, StackError if not.
+
+    `yes` is that it was said in advance, `nothing` what is said if not, as a sentence.
+    """
+    print("\n".join(lost), flush=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise StackError(f"{nothing} To have it so, add YES=1 to the same command.")
+    with suppress(EOFError, KeyboardInterrupt):
+        if input("Type the stack's name to go on: ").strip() == name:
+            return
+    raise StackError(f"\n{nothing}")
+
+
 def pause(client):
     """Wait before asking again: a local engine takes no time, and AWS allows few calls a second."""
     time.sleep(0.1 if is_local(client.meta.endpoint_url) else 2)
@@ -205,7 +250,7 @@ def plain(reason):
     """Return a reason without what is for AWS Support: tokens, codes and counts."""
     reason = re.sub(r" *\((RequestToken|Service|SDK Attempt Count): [^()]*\)", "", reason)
     reason = re.sub(r'^Resource handler returned message: "(.*)"$', r"\1", reason.strip(), flags=re.S)
-    return links.printable(" ".join(reason.split())).rstrip(".: ") + "."
+    return printable(" ".join(reason.split())).rstrip(".: ") + "."
 
 
 @contextmanager

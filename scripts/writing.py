@@ -13,8 +13,9 @@ from types import SimpleNamespace
 
 from tqdm import tqdm
 
+from dialects import found, one_line
 from program import Stop
-from reading import one_line, read_html
+from reading import read_html
 from record import COLUMNS, FIELDS, name_of
 
 # The first characters by which a spreadsheet takes a cell for a formula; full-width ones count too.
@@ -47,7 +48,7 @@ def write_html(records):
         "<TITLE>Bookmarks</TITLE>\n<H1>Bookmarks</H1>\n<DL><p>\n"
     )
     for record in records:
-        _, read = next(read_html(bookmark(record)))
+        read = found(*next(read_html(bookmark(record)))).record
         wanted = record if name_of(record) else record | {"link_id": None}
         rest = {name: wanted.get(name) for name in ("link_id", *FIELDS) if wanted.get(name) != read.get(name)}
         yield bookmark(record, {"DATA-REST": json.dumps(rest, ensure_ascii=False)} if rest else {})
@@ -71,9 +72,10 @@ WRITERS = {".jsonl": write_json, ".csv": write_csv, ".html": write_html}
 WRITERS |= {".htm": write_html}
 
 
-def save(path, lists):
-    """Write lists of records to a file, which is there only when it is complete; return how many."""
-    write = WRITERS.get(Path(path).suffix.lower())
+def save(path, lists, what="links"):
+    """Write lists of records, which are `what`, to a file, which is there only when it is complete; return how many."""
+    path = Path(path).expanduser()
+    write = WRITERS.get(path.suffix.lower())
     if not write:
         raise Stop(f"{path} must end in .jsonl, .csv or .html, which says the form to write.")
     part, count = Path(f"{path}.part"), 0
@@ -86,7 +88,7 @@ def save(path, lists):
             yield from page
 
     try:
-        with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=" links", disable=None) as bar:
+        with part.open("w", encoding="utf-8", newline="") as file, tqdm(unit=f" {what}", disable=None) as bar:
             try:
                 file.writelines(write(records(bar)))
             except BaseException:

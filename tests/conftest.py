@@ -6,18 +6,24 @@ the local engine, deployed from the template with IAM enforced.
 """
 
 import contextlib
+import functools
+import io
 import json
 import os
+import random
 import re
 import shutil
 import socket
-import subprocess
-import sys
+import time
+import uuid
 from pathlib import Path
+from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import boto3
 import httpx
 import pytest
+from awscli.clidriver import create_clidriver
 from cfnlint.decode import decode
 from playwright.sync_api import expect, sync_playwright
 
@@ -29,22 +35,30 @@ pytest_plugins = ["exchange", "stacks"]
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
+CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
 
 
 class Api:
     """A client of the API, with what every answer of it must be like.
 
-    `origin` is what it must allow; `send` takes a method, a path below the stage, headers and a body, and
+    `origin` is what it must allow; `settle` returns when the stream has been followed; `send` takes a method, a path below the stage, headers and a body, and
     returns an httpx.Response.
     """
 
     origin = "*"
 
-    def __init__(self, send):
-        self.send = send
+    def __init__(self, send, settle=lambda: None):
+        self.send, self.settle, self.changed, self.visited = send, settle, False, False
 
     def __call__(self, method, path, body=None, headers=None):
+        """Send a request; one that reads what the stream makes waits until that has been made."""
+        by_index = re.search("^/tags|[?&](tag|q)=", path)
+        if method == "GET" and not path.startswith("/go/") and (self.visited or self.changed and by_index):
+            self.settle()
+            self.changed = self.visited = False
+        self.visited |= path.startswith("/go/")
+        self.changed |= method in ("POST", "PUT", "PATCH", "DELETE")
         if not isinstance(body, (str, bytes, type(None))):
             body = json.dumps(body)
         answer = self.send(method, path, headers or {}, body)
@@ -132,7 +146,13 @@ def template():
 def loaded(template):
     """The handler, as a module, and a client of the DynamoDB that it asks, moto's."""
     function = template["Resources"]["Function"]["Properties"]
-    settings = {"TABLE": "links", "STACK": "store", "STACK_ID": "arn:aws:cloudformation:the-stack", "ACCESS": "open"}
+    settings = {
+        "TABLE": "links",
+        "INDEX": "index",
+        "STACK": "store",
+        "STACK_ID": "arn:aws:cloudformation:the-stack",
+        "ACCESS": "open",
+    }
     settings |= {"ALLOWED_ORIGIN": "*", "COUNT_VISITS": "true", "VERSION": "0.0.1", "ENDPOINT": "https://on.aws"}
     assert settings.keys() == function["Environment"]["Variables"].keys()
     with cost.loaded(settings) as both:
@@ -152,7 +172,8 @@ def dynamodb(loaded):
 @pytest.fixture
 def handler(template, module, dynamodb):
     """The handler on an empty table."""
-    with cost.table_of(plain(template), dynamodb, "links"):
+    with cost.tables_of(plain(template), dynamodb, module):
+        assert module.index_is_made(), "as at a cold start"
         yield module
 
 
@@ -176,9 +197,39 @@ def plain(value):
     return json.loads(json.dumps(value))
 
 
+@contextlib.contextmanager
+def stream_of(client):
+    """Give a function that returns the records of the stream of the table `links` since it was last called."""
+    url, region = client.meta.endpoint_url, client.meta.region_name
+    with contextlib.closing(boto3.client("dynamodbstreams", region, endpoint_url=url, **CREDENTIALS)) as streams:
+        arn = client.describe_table(TableName="links")["Table"]["LatestStreamArn"]
+        (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        start = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = streams.get_shard_iterator(**start)["ShardIterator"]
+
+        def following():
+            nonlocal iterator
+            page = streams.get_records(ShardIterator=iterator)
+            iterator = page["NextShardIterator"]
+            return json.loads(json.dumps([{"dynamodb": each["dynamodb"]} for each in page["Records"]], default=str))
+
+        yield following
+
+
 @pytest.fixture
-def events_api(handler):
-    return Api(lambda *request: proxy_response(handler.lambda_handler(recorded(*request), None)))
+def stream(dynamodb, handler):
+    with stream_of(dynamodb) as following:
+        yield following
+
+
+@pytest.fixture
+def events_api(handler, stream):
+    def follow():
+        records = stream()
+        if records:
+            handler.lambda_handler({"Records": records}, None)
+
+    return Api(lambda *request: proxy_response(handler.lambda_handler(recorded(*request), None)), follow)
 
 
 def needed(name, *commands):
@@ -218,9 +269,12 @@ def browser():
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that is free: none of those that systems give to connections, which could take it meanwhile."""
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("No port is free.")
 
 
 @pytest.fixture(scope="session")
@@ -230,14 +284,27 @@ def engine():
         yield running
 
 
+@functools.cache
+def command_line(endpoint):
+    """Return the AWS CLI for an endpoint. It runs in this process: to start it takes a hundred times as long as a call."""
+    return create_clidriver()
+
+
 def aws(engine, *arguments, fails=False):
     """Run the AWS CLI on the local engine; return what it printed, as JSON if it is."""
-    command = [sys.executable, "-m", "awscli", *arguments]
-    done = subprocess.run(command, env=engine.settings, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode != 0) == fails, done.stderr
+    printed, said = io.StringIO(), io.StringIO()
+    settings = engine.settings | {"AWS_DATA_PATH": os.environ["AWS_DATA_PATH"]}  # which awscli sets when it is imported
+    with (
+        mock.patch.dict(os.environ, settings, clear=True),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+    ):
+        code = command_line(engine.settings["AWS_ENDPOINT_URL"]).main([*map(str, arguments)])
+    assert (code != 0) == fails, said.getvalue()
     if fails:
-        return done.stderr
-    return json.loads(done.stdout) if done.stdout.strip() else None
+        return said.getvalue()
+    return json.loads(printed.getvalue()) if printed.getvalue().strip() else None
 
 
 def settled(engine, name):
@@ -275,7 +342,7 @@ def outputs(engine, name):
 
 
 def key_of(engine, name):
-    """Return the API key of a stack, as the README says how to read it."""
+    """Return the API key of a stack, as docs/access.md says how to read it."""
     key_id = outputs(engine, name)["ApiKeyId"]
     command = f"apigateway get-api-key --api-key {key_id} --include-value --query value"
     return aws(engine, *command.split())
@@ -300,10 +367,32 @@ def http_api(engine, url):
         yield api
 
 
+@contextlib.contextmanager
+def dynamodb_of(engine):
+    """Give a client of the engine's DynamoDB."""
+    url, region = engine.settings["AWS_ENDPOINT_URL"], engine.settings["AWS_DEFAULT_REGION"]
+    with contextlib.closing(boto3.client("dynamodb", region, endpoint_url=url, **CREDENTIALS)) as client:
+        yield client
+
+
+def followed(client, table):
+    """Return when the stream of a store's table has been followed so far.
+
+    The visits of a link that is not there are deleted by who follows it, which happens in the order of the stream.
+    """
+    key = {"link_id": {"S": "nothing"}, "link": {"S": f"#2026-01-01 {uuid.uuid4()}"}}
+    client.put_item(TableName=table, Item=key | {"visits": {"N": "1"}})
+    latest = time.monotonic() + 60
+    while "Item" in client.get_item(TableName=table, Key=key, ConsistentRead=True):
+        assert time.monotonic() < latest, "the stream is not followed"
+
+
 @pytest.fixture(scope="session")
 def deployed(engine):
     """An Api for a stack on the local engine; `stack_api` empties it for each test."""
-    with http_api(engine, create_stack(engine, "tests")) as api:
+    with http_api(engine, create_stack(engine, "tests")) as api, dynamodb_of(engine) as client:
+        table = resource_ids(engine, "tests")["Table"]
+        api.settle = lambda: followed(client, table)
         yield api
 
 

@@ -8,7 +8,6 @@ import pytest
 from cfnlint.decode import decode
 
 import addons
-import deleting
 import deploying
 import show
 import stack
@@ -73,13 +72,6 @@ def test_each_parameter_of_an_add_on_is_explained(path):
         assert parameter.keys() & {"AllowedPattern", "AllowedValues", "MinValue"}
 
 
-@pytest.mark.parametrize("path", ADDONS, ids=lambda path: path.stem)
-def test_what_is_left_of_an_add_on_can_be_looked_for(path):
-    parts = "Method Resource Deployment Stage GatewayResponse".split()
-    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
-    assert {each["Type"] for each in content(path)["Resources"].values()} <= deleting.LOOKUPS.keys() | parts
-
-
 # --- The alarms
 
 
@@ -100,6 +92,10 @@ def test_each_alarm_watches_the_store_for_what_it_describes():
         ("AWS/ApiGateway", "5XXError", "Sum", from_on, 5, 300, 1): api,
         ("AWS/ApiGateway", "Latency", "p99", over, 3000, 300, 3): api,  # in ms
         ("AWS/Lambda", "Throttles", "Sum", over, 0, 300, 1): {"FunctionName": imported("FunctionName")},
+        ("AWS/Lambda", "IteratorAge", "Maximum", over, 300_000, 300, 1): {"FunctionName": imported("FunctionName")},
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", over, 0, 300, 1): {
+            "QueueName": imported("QueueName")
+        },
     }
     names = "Namespace MetricName Statistic ComparisonOperator Threshold Period EvaluationPeriods".split()
     query = alarms.pop("TableAlarm")
@@ -150,7 +146,7 @@ def dashboard(alarm):
     return json.loads(filled.replace("${!", "${"))["widgets"]
 
 
-@pytest.mark.parametrize("alarm, count", [("", 3), (', "arn:aws:cloudwatch:a:1:alarm:b"', 4)])
+@pytest.mark.parametrize("alarm, count", [("", 5), (', "arn:aws:cloudwatch:a:1:alarm:b"', 6)])
 def test_the_dashboard_is_json_with_and_without_the_alarm_on_the_table(alarm, count):
     widgets = dashboard(alarm)
     assert len(widgets[0]["properties"]["alarms"]) == count
@@ -205,6 +201,9 @@ def watched(engine):
     return "watched"
 
 
+ON_METRICS = ("ErrorAlarm", "LatencyAlarm", "FunctionAlarm", "StreamAlarm", "QueueAlarm")
+
+
 @pytest.mark.parametrize("email", ["", "who@example.com"])
 def test_the_alarms_are_deployed_with_and_without_an_address(engine, watched, email):
     name = "told" if email else "untold"
@@ -212,7 +211,7 @@ def test_the_alarms_are_deployed_with_and_without_an_address(engine, watched, em
     create(engine, name, "addons/alarms.yml", given)
     ids, of_store = resource_ids(engine, name), resource_ids(engine, watched)
     alarms = {each["AlarmName"]: each for each in aws(engine, "cloudwatch", "describe-alarms")["MetricAlarms"]}
-    mine = {logical: alarms[ids[logical]] for logical in ("ErrorAlarm", "LatencyAlarm", "FunctionAlarm")}
+    mine = {logical: alarms[ids[logical]] for logical in ON_METRICS}
     api = [{"Name": "ApiName", "Value": watched}, {"Name": "Stage", "Value": "prod"}]
     assert mine["ErrorAlarm"]["Dimensions"] == mine["LatencyAlarm"]["Dimensions"] == api
     assert mine["FunctionAlarm"]["Dimensions"] == [{"Name": "FunctionName", "Value": of_store["Function"]}]
@@ -294,7 +293,7 @@ def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false"} | email
     assert had["DashboardName"] == "both-alarms-us-east-1"
     capsys.readouterr()
-    show.show(had)
+    show.show(had, TEMPLATE)
     assert capsys.readouterr().out.startswith(f"\nThe API is at {url}\nIts page is at {url}\n\n")
 
     addons.deploy("both", TEMPLATE, ["fake"], {"StoreUrl": "https://links.example.com/link"})

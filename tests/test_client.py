@@ -77,8 +77,8 @@ def test_a_signature_opens_the_api(iam_url, users, tmp_path):
     path.write_text("\n".join(map(json.dumps, big)))
     make = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", f"API={iam_url}"]
     for target, file, printed in (
-        ("import", path, "70 added, 0 there already, 0 refused\n"),
-        ("import", path, "0 added, 70 there already, 0 refused\n"),
+        ("import", path, "apidb export, 70 links\n70 added, 0 there already, 0 refused\n"),
+        ("import", path, "apidb export, 70 links\n0 added, 70 there already, 0 refused\n"),
         ("export", again, f"70 links in {again}\n"),
     ):
         command, settings = [*make, target, f"FILE={file}", "SIGN=1"], without_settings() | users.caller
@@ -135,13 +135,25 @@ def test_make_passes_on_what_is_given(store, tmp_path):
     path = tmp_path / "with a blank.jsonl"
     make = ["make", "-s", "-o", ".venv/installed", f"bin={os.path.dirname(sys.executable)}", f"API={store.url}"]
     for target, printed in (
-        (["import", f"FILE={SAMPLES}/safari.html", "DRY_RUN=1"], "4 links to send, 0 refused without asking the API\n"),
-        (["import", f"FILE={SAMPLES}/safari.html"], "4 added, 0 there already, 0 refused\n"),
-        (["export", f"FILE={path}"], f"4 links in {path}\n"),
+        (
+            ["import", f"FILE={SAMPLES}/safari.html", "DRY_RUN=1"],
+            "bookmark file, 4 links\n4 links to send, 0 refused\n",
+        ),
+        (["import", f"FILE={SAMPLES}/safari.html"], "bookmark file, 4 links\n4 added, 0 there already, 0 refused\n"),
+        (
+            ["import", f"FILE={SAMPLES}/pinboard.json", "PRIVATE=yes"],
+            "Pinboard export, 2 links\n2 added, 0 there already, 0 refused\n",
+        ),
+        (
+            ["import", f"FILE={path}", "MERGE=yes"],
+            "apidb export, 1 link\n0 added, 1 changed, 0 there already, 0 refused\n",
+        ),
+        (["export", f"FILE={path}"], f"6 links in {path}\n"),
     ):
+        path.write_text('{"link": "https://safari.example/one", "tags": ["new"]}')
         done = subprocess.run(make + target, cwd=ROOT, capture_output=True, text=True)
         assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
-    assert len(path.read_text().splitlines()) == 4
+    assert len(path.read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize(
@@ -156,13 +168,14 @@ def test_make_passes_on_what_is_given(store, tmp_path):
 )
 def test_a_mistake_is_a_sentence(arguments, sentence):
     code, printed, (said,) = run(*arguments, API="http://127.0.0.1:1/link")
-    assert (code, printed) == (2, []) and re.fullmatch(sentence, said)
+    unreadable = "is HTML" in said
+    assert (code, printed) == (1 if unreadable else 2, []) and re.fullmatch(sentence, said)
 
 
 def test_csv_without_links_is_not_a_list_of_urls(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("url,title\nhttps://example.com,A\n")
-    assert run("import", path, "--dry-run") == (2, [], [f"{path} has no column named link in its first row."])
+    assert run("import", path, "--dry-run") == (1, [], [f"{path} has no column named link in its first row."])
 
 
 def test_a_wrong_url_of_the_api_is_said(stack_api, tmp_path):
@@ -265,7 +278,7 @@ def test_an_api_that_stays_busy_ends_an_import_which_says_what_is_left(tmp_path,
             capture_output=True,
             text=True,
         )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, "apidb export, 20 links\n")
     assert done.stderr.splitlines() == [
         f"Not complete: 7 added, 0 there already, 0 refused; 13 left, from {path}:8 on. Run it again to go on.",
         f"The API at {url} answered 503: {sentence}",
@@ -285,8 +298,8 @@ def test_an_api_that_stays_busy_ends_an_import_which_says_what_is_left(tmp_path,
 )
 def test_what_is_too_large_is_refused_and_the_import_goes_on(tmp_path, body, sentence):
     path = tmp_path / "links.jsonl"
-    given = [{"link": BASE}, {"link": f"{BASE}2", "notes": "n" * 300_000}, {"link": f"{BASE}3"}]
-    given += [{"link_id": "four", "link": f"{BASE}4", "notes": "n" * 300_000}, {"link_id": "five", "link": f"{BASE}5"}]
+    given = [{"link": BASE}, {"link": f"{BASE}2", "notes": "n" * 8000}, {"link": f"{BASE}3"}]
+    given += [{"link_id": "four", "link": f"{BASE}4", "notes": "n" * 8000}, {"link_id": "five", "link": f"{BASE}5"}]
     path.write_text("".join(json.dumps(each) + "\n" for each in given))
 
     def answer(_, __, given):
@@ -359,11 +372,12 @@ def test_ctrl_c_says_how_far_it_is(tmp_path, action):
             over.set()
             program.kill()
             program.communicate()
-    assert (program.returncode, printed) == (130, "")
+    assert program.returncode == 130
     if action == "import":
+        assert printed == "apidb export, 20 links\n"
         assert re.fullmatch("(Not complete: 1 added, .*\n)?Interrupted.\n", problems)
     else:
-        assert (problems, list(tmp_path.iterdir())) == ("Interrupted.\n", [])
+        assert (printed, problems, list(tmp_path.iterdir())) == ("", "Interrupted.\n", [])
 
 
 # --- Changing a link, which programs that keep links in order do

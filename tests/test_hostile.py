@@ -51,10 +51,10 @@ names = st.sampled_from(names) | st.text(printable[:62] + "-", min_size=1, max_s
 header_lists = st.dictionaries(names, st.lists(values, min_size=1, max_size=3), max_size=4)
 moments = st.datetimes().map(lambda when: when.isoformat() + "Z")
 query_values = words | urls | moments | st.sampled_from(["", "0", "1", "1000", "1001", "-1", "1e3", "\u0661", "*"])
-query_names = st.sampled_from(["limit", "cursor", "link", "tag", "q", "since", "\u0660"])
+query_names = st.sampled_from(["limit", "cursor", "link", "tag", "q", "since", "from", "to", "\u0660"])
 queries = st.dictionaries(query_names, st.lists(query_values, min_size=1, max_size=2), max_size=2)
 routes = ["POST link", "GET link", "GET link/docs", "PUT link/docs", "PATCH link/docs", "DELETE link/docs"]
-routes += ["GET go/docs", "GET tags", "GET feed", "GET health"]
+routes += ["GET go/docs", "GET tags", "GET feed", "GET health", "GET link/docs/visits"]
 odd = [
     "",
     "link",
@@ -145,7 +145,8 @@ def answer(handler):
         response = proxy_response(handler.lambda_handler(event, None))
         assert event == before
         first, *more = handler.Request(event).path
-        operations = documented.get(f"/{first}" + "/{link_id}" * len(more), {})
+        path = "/".join(["", first, *["{link_id}"][: len(more)], *more[1:]])
+        operations = documented.get(path, {})
         # What is no operation is answered as the contract's description says.
         operation = operations.get(OPERATION.get(event["httpMethod"]), {"responses": ["200", "404", "405"]})
         assert str(response.status_code) in operation["responses"], response.text
@@ -205,17 +206,18 @@ texts = {"title": any_text, "notes": any_text, "tags": st.lists(any_text, max_si
 
 @many
 @given(sent=st.fixed_dictionaries({}, optional=texts), ascii_only=st.booleans())
-def test_text_comes_back_as_it_was_sent(send, sent, ascii_only):
+def test_text_comes_back_as_it_was_sent(handler, stream, send, sent, ascii_only):
     body = utf_8(json.dumps({"link": "https://example.com", **sent}, ensure_ascii=ascii_only))
     response = send("PUT", "/link/docs", body)
     if response.status_code == 400:
         return
     record = response.json()
-    for name, value in sent.items():
+    for name, value in json.loads(json.dumps(sent)).items():  # two halves of a character in a row are one
         assert record[name] == (list(dict.fromkeys(value)) if name == "tags" else value)
     kept(send, "/link/docs", record)
     patched = send("PATCH", "/link/docs", json.dumps(sent)).json()
     assert {name: patched[name] for name in sent} == {name: record[name] for name in sent}
+    handler.lambda_handler({"Records": stream()}, None)
     for tag in record.get("tags", []):
         assert send("GET", "/link?" + urlencode({"tag": tag})).json() == [patched]
 
@@ -241,7 +243,7 @@ def test_a_cursor_is_one_that_was_given(send, junk, place, whole, path):
     given_cursor = following.partition("cursor=")[2]
     cursor = junk if whole else given_cursor[:place] + junk + given_cursor[place + 1 :]
     status = send("GET", f"{path}?{urlencode({'cursor': cursor})}").status_code
-    assert status == (200 if cursor == given_cursor else 400)
+    assert status == (200 if cursor == given_cursor and path == "/link" else 400)
 
 
 @some

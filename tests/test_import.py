@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from exchange import NO_URL
+from exchange import BLANK, CONTROL, NO_URL
 
 
 def test_chrome(store):
@@ -61,14 +61,6 @@ def test_safari(store):
     }
 
 
-def test_linkding(store):
-    store.reads("linkding.html", added=2)
-    assert store.records("created_at") == {
-        "https://linkding.example/a": {"title": 'Title "A"', "tags": ["python", "web"], "notes": "Notes of A"},
-        "https://linkding.example/b": {"title": "B"},
-    }
-
-
 def test_shaarli(store):
     store.reads("shaarli.html", added=2, refused=[f"13: /shaare/WDWyig: {NO_URL}"])
     assert store.records("created_at") == {
@@ -85,12 +77,12 @@ def test_pinboard(store):
     store.reads("pinboard.html", added=2)
     assert store.records("created_at") == {
         "https://pinboard.example/x": {"title": "X", "tags": ["to", "do"]},
-        "https://pinboard.example/y": {"title": "Y", "notes": "Without an end of the A"},
+        "https://pinboard.example/y": {"title": "Y", "notes": "Without an end of the A", "tags": ["unread"]},
     }
 
 
 def test_a_list_of_urls_in_an_old_encoding(store):
-    store.reads("list.txt", added=3, refused=[f"4: not a URL: {NO_URL}"])
+    store.reads("list.txt", added=3, refused=[f"4: not a URL: {BLANK}"])
     assert store.records("created_at") == {
         "https://list.example/a": {},
         "https://list.example/b": {},
@@ -169,7 +161,7 @@ def test_what_a_bookmark_says_of_itself_cannot_be_another_link_nor_write_to_the_
         '<DT><A HREF="https://example.com/b" DATA-REST="[1]">B</A>\n'
         '<DT><A HREF="ftp://example.com/\x1b[31m">C</A>\n</DL>'
     )
-    refused = ["3: DATA-REST is not a JSON object.", f"4: ftp://example.com/?[31m: {NO_URL}"]
+    refused = ["3: DATA-REST is not a JSON object.", f"4: ftp://example.com/?[31m: {CONTROL}"]
     store.takes(path, added=1, refused=refused)
     assert store.records("created_at") == {"https://example.com/a": {"title": "A", "visits": 1}}
 
@@ -197,6 +189,6 @@ def test_of_a_url_that_comes_twice_the_first_counts(store, tmp_path, again):
 def test_hundreds_of_links_at_once(store, tmp_path):
     path, links = tmp_path / "list.txt", [f"https://example.com/{number}" for number in range(300)]
     path.write_text("\n".join(["no URL", *links, "no URL either"]))
-    refused = [f"1: no URL: {NO_URL}", f"302: no URL either: {NO_URL}"]
+    refused = [f"1: no URL: {BLANK}", f"302: no URL either: {BLANK}"]
     store.takes(path, added=300, refused=refused)
     assert store.records().keys() == set(links)

@@ -33,8 +33,8 @@ def page_of(store_url):
 def ask():
     """Send the function a request for its page, and get what API Gateway answers."""
     page = page_of(STORE_URL)
-    return lambda method="GET", **headers: proxy_response(
-        page.lambda_handler(recorded(method, "/", headers, None), None)
+    return lambda method="GET", path="/", **headers: proxy_response(
+        page.lambda_handler(recorded(method, path, headers, None), None)
     )
 
 
@@ -77,6 +77,9 @@ def test_the_policy_allows_the_page_and_the_store_alone(ask):
     assert directives == {
         "default-src": " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests),
         "connect-src": STORE_URL.removesuffix("/prod/link"),
+        "img-src": "'self'",
+        "manifest-src": "'self'",
+        "worker-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
@@ -91,20 +94,70 @@ def test_the_policy_allows_the_page_and_the_store_alone(ask):
     ],
 )
 def test_the_origin_of_the_store_has_its_port(url, origin):
-    assert f"; connect-src {origin};" in page_of(url).HTML["Content-Security-Policy"]
+    files = page_of(url).FILES
+    assert f"; connect-src {origin};" in files[""][0]["Content-Security-Policy"]
+    assert files["worker.js"][0]["Content-Security-Policy"] == f"default-src 'none'; connect-src 'self' {origin}"
 
 
 def test_another_store_changes_neither_code_nor_hashes():
     one, other = page_of(STORE_URL), page_of(HOSTILE_URL)
     assert one.HASHES == other.HASHES and Parts(one.PAGE).codes == Parts(other.PAGE).codes
-    assert one.ETAG != other.ETAG
+    assert one.FILES[""][0]["ETag"] != other.FILES[""][0]["ETag"]
+
+
+# --- What installs it
+
+
+def test_the_manifest_installs_the_page_as_something_to_share_to(ask):
+    answer = ask(path="/manifest.webmanifest")
+    assert answer.headers["Content-Type"] == "application/manifest+json"
+    manifest = answer.json()
+    assert (manifest["start_url"], manifest["display"]) == ("./", "standalone")
+    # It is sent as a query, which GET, the default, makes of params (Web Share Target, 4.1).
+    assert manifest["share_target"] == {
+        "action": "./",
+        "params": {"title": "title", "text": "notes", "url": "link"},
+    }
+    (icon,) = manifest["icons"]
+    served = ask(path=f"/{icon['src']}")
+    assert served.headers["Content-Type"] == icon["type"] == "image/svg+xml"
+    assert served.text.startswith("<svg ")
+
+
+@pytest.mark.parametrize("path", ["/worker.js", "/manifest.webmanifest", "/icon.svg"])
+def test_what_installs_it_loads_nothing(ask, path):
+    policy = ask(path=path).headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert ask(path=path, **{"If-None-Match": ask(path=path).headers["ETag"]}).status_code == 304
+
+
+def test_the_worker_is_a_script_of_its_own(ask):
+    answer = ask(path="/worker.js")
+    assert answer.headers["Content-Type"] == "text/javascript"
+    assert answer.text == (ROOT / "handler" / "worker.js").read_text()
+
+
+@pytest.mark.parametrize("path", ["/link", "/page.html", "/../worker.js", "/worker.js/x"])
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+def test_there_is_nothing_else(ask, method, path):
+    answer = ask(method, path)
+    assert (answer.status_code, answer.json()["Error"]) == (404, "There is no such path here; there is /.")
 
 
 # --- Requests and answers
 
 
 def test_every_answer_is_safe_to_show(ask):
-    for answer in (ask(), ask("HEAD"), ask("OPTIONS"), ask("POST"), ask(**{"If-None-Match": "*"})):
+    known = {"If-None-Match": "*"}
+    for answer in (
+        ask(),
+        ask("HEAD"),
+        ask("OPTIONS"),
+        ask("POST"),
+        ask(path="/x"),
+        ask(path="/icon.svg"),
+        ask(**known),
+    ):
         assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
@@ -121,7 +174,7 @@ def test_head_is_get_without_a_body(ask):
     assert {name for name, _ in differ} == {"content-length"}
 
 
-ETAG = page_of(STORE_URL).ETAG
+ETAG = page_of(STORE_URL).FILES[""][0]["ETag"]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +361,13 @@ def test_the_function_runs_what_is_in_handler(resources):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("STORE_URL", STORE_URL)
         exec(function["Code"]["ZipFile"], embedded)
-    assert (embedded["PAGE"], embedded["HTML"]) == (sources.PAGE, sources.HTML)
+    for name, (headers, body) in sources.FILES.items():
+        stated, given = embedded["FILES"][name]
+        # The copy has neither comments nor indentation, which each line of the source may begin with.
+        assert [line for line in given.splitlines() if line] == [
+            line.strip() for line in body.splitlines() if line.strip() and not line.strip().startswith("//")
+        ]
+        assert stated.keys() == headers.keys() and stated["Content-Type"] == headers["Content-Type"]
     assert embed.with_sources(TEMPLATE) == TEMPLATE.read_text()
 
 
@@ -329,13 +388,16 @@ def test_only_this_api_may_call_the_function(resources):
     assert permission["Properties"]["SourceArn"]["Fn::Sub"].endswith(":${AWS::AccountId}:${Api}/*")
 
 
-def test_the_api_is_open_and_has_one_path(resources):
-    assert of_type(resources, "ApiGateway::Resource") == of_type(resources, "ApiGateway::ApiKey") == {}
-    (method,) = of_type(resources, "ApiGateway::Method").values()
-    wants = method["Properties"]
-    assert wants["ResourceId"] == {"Fn::GetAtt": ["Api", "RootResourceId"]}
-    assert (wants["HttpMethod"], wants["AuthorizationType"]) == ("ANY", "NONE")
-    assert (wants["Integration"]["Type"], wants["Integration"]["IntegrationHttpMethod"]) == ("AWS_PROXY", "POST")
+def test_the_api_is_open_and_the_function_has_all_paths(resources):
+    assert of_type(resources, "ApiGateway::ApiKey") == {}
+    (paths,) = of_type(resources, "ApiGateway::Resource").values()
+    root = {"Fn::GetAtt": ["Api", "RootResourceId"]}
+    assert (paths["Properties"]["ParentId"], paths["Properties"]["PathPart"]) == (root, "{proxy+}")
+    methods = [each["Properties"] for each in of_type(resources, "ApiGateway::Method").values()]
+    assert [each["ResourceId"] for each in methods] == [root, {"Ref": "Paths"}]
+    for wants in methods:
+        assert (wants["HttpMethod"], wants["AuthorizationType"]) == ("ANY", "NONE")
+        assert (wants["Integration"]["Type"], wants["Integration"]["IntegrationHttpMethod"]) == ("AWS_PROXY", "POST")
     api = resources["Api"]["Properties"]
     assert (api["EndpointConfiguration"], api["MinimumCompressionSize"]) == ({"Types": ["REGIONAL"]}, 1024)
 
@@ -343,7 +405,7 @@ def test_the_api_is_open_and_has_one_path(resources):
 def test_errors_of_the_gateway_look_like_the_functions(resources):
     responses = [each["Properties"] for each in of_type(resources, "ApiGateway::GatewayResponse").values()]
     kinds = {each["ResponseType"]: each.get("StatusCode") for each in responses}
-    assert kinds == {"DEFAULT_4XX": None, "DEFAULT_5XX": "503", "MISSING_AUTHENTICATION_TOKEN": "404"}
+    assert kinds == {"DEFAULT_4XX": None, "DEFAULT_5XX": "503"}
     for each in responses:
         (body,) = each["ResponseTemplates"].values()
         assert json.loads(body).keys() == {"Error", "Reference"}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cost
-from conftest import ROOT
+from conftest import ROOT, dynamodb_of, plain
 
 sys.path.append(str(ROOT / "bench"))
 
@@ -53,17 +53,25 @@ def test_a_page_reads_one_link_more_than_it_has(kinds):
 def test_units_are_those_of_a_store_that_is_not_made_by_arithmetic(kinds, template):
     measured, here = cost.measured(template), kinds[1]
     pairs = {"list": "`GET /link`, the newest 100", "get": "`GET /link/{link_id}`", "new": "`POST /link`"}
-    pairs |= {"go": "`GET /go/{link_id}`, counted", "search": "`GET /link?q=`, one request"}
+    pairs |= {"go": "`GET /go/{link_id}`, counted", "search": "`GET /link?q=` of two letters, one request"}
     for name, other in pairs.items():
         assert (measured[name].reads, measured[name].writes) == (here[other].reads, here[other].writes), name
     assert (measured["list"].out, measured["new"].out) == (here[pairs["list"]].out, here[pairs["new"]].out)
 
 
+@pytest.mark.parametrize("count", grow.COUNTS[1:])
+@pytest.mark.parametrize("query", ["tag=topic-00", "q=example"])
+def test_a_thousand_links_are_found_in_ten_requests_whatever_there_is(stores, count, query):
+    requests, units = grow.found(*stores, count, f"/link?{query}")
+    assert requests == 10 and units <= 600
+
+
 def test_an_index_partition_takes_its_units_and_no_more(kinds):
     a_second = {name: round(1 / kind.busiest) for name, kind in kinds[-1].items() if kind.busiest}
-    assert (a_second["`POST /link`"], a_second["`GET /go/{link_id}`, counted"]) == (1000, 1000)
+    assert a_second["`POST /link`"] == 1000
+    assert "`GET /go/{link_id}`, counted" not in a_second, "its day is in no index"
     assert a_second["`PATCH /link/{link_id}`"] == 500  # the index of changes deletes and puts
-    assert a_second["`GET /link?q=`, one request"] == 3000 // 128
+    assert a_second["`GET /link?q=` of two letters, one request"] == 3000 // 128
     assert "`GET /link/{link_id}`" not in a_second
 
 
@@ -111,7 +119,7 @@ def test_a_walk_that_misses_a_link_fails(stores, monkeypatch):
 
 def test_a_search_goes_through_all_links(stores):
     index, store, meter = stores
-    store.count, calls, path, meter.kind = 10_000, 0, "/link?q=nothing", grow.Kind("a search")
+    store.count, calls, path, meter.kind = 10_000, 0, "/link?q=no", grow.Kind("a search")
     while path:
         answer, _ = grow.send(index, "GET", path)
         assert json.loads(answer["body"]) == []
@@ -169,27 +177,44 @@ def test_what_is_right_can_be_wrong():
     assert not is_right([[(2, "b"), (1, "a")], [(0, "d")]], start, added)
 
 
+@pytest.fixture(params=["moto", "engine"])
+def client(request, template):
+    """A client of a DynamoDB that has the table `links`."""
+    if request.param == "moto":
+        request.getfixturevalue("handler")
+        yield request.getfixturevalue("dynamodb")
+        return
+    handler = request.getfixturevalue("handler")
+    with dynamodb_of(request.getfixturevalue("engine")) as client, cost.tables_of(plain(template), client, handler):
+        yield client
+
+
 @pytest.fixture
-def sharded(handler, dynamodb):
-    """A table with 60 links in 3 shards, some of the same millisecond."""
+def sharded(handler, client):
+    """A table with 60 links in 3 shards, some of the same millisecond; the sort key ends with the id."""
     index = Shards(3)
     for number in range(60):
         key = f"2026-11-20T23:00:00.{number // 4:03}Z", handler.link_id_of(f"https://a.com/{number}")
         index.add(key)
-        owner = f"everyone#{shard_of(key[1], 3)}"
-        item = {"owner": owner, "created_at": key[0], "updated_at": key[0], "link_id": key[1], "link": "see url"}
-        dynamodb.put_item(TableName="links", Item=handler.encode_all(item))
+        owner, when = f"everyone#{shard_of(key[1], 3)}", " ".join(key)
+        item = {"owner": owner, "created_at": when, "updated_at": when, "link_id": key[1], "link": "see url"}
+        client.put_item(TableName="links", Item=handler.encode_all(item))
     return index
 
 
-def test_one_position_does_for_the_queries_of_all_shards(dynamodb, sharded):
-    """DynamoDB's Query takes as ExclusiveStartKey what is no item; on moto at least."""
+def test_one_position_does_for_the_queries_of_all_shards(client, sharded):
+    """DynamoDB's Query takes as ExclusiveStartKey what is no item; on moto and the local engine at least.
+
+    Without the id in it, links of one millisecond come in the order of their ids on moto, and in none on the engine.
+    """
 
     def query(shard, limit, position):
-        names = ("owner", "created_at", "link_id", "link")
-        values = ({"S": value} for value in (f"everyone#{shard}", *(position or ()), "see url"))
-        start = {"ExclusiveStartKey": dict(zip(names, values))} if position else {}
-        page = dynamodb.query(
+        start = {}
+        if position:
+            values = (f"everyone#{shard}", " ".join(position), position[1], "see url")
+            names = ("owner", "created_at", "link_id", "link")
+            start = {"ExclusiveStartKey": {name: {"S": value} for name, value in zip(names, values)}}
+        page = client.query(
             TableName="links",
             IndexName="newest",
             KeyConditionExpression="#owner = :owner",
@@ -199,7 +224,7 @@ def test_one_position_does_for_the_queries_of_all_shards(dynamodb, sharded):
             Limit=limit,
             **start,
         )
-        return [(item["created_at"]["S"], item["link_id"]["S"]) for item in page["Items"]]
+        return [tuple(item["created_at"]["S"].split(" ")) for item in page["Items"]]
 
     everything = sorted(sum(sharded.parts, []), reverse=True)
     for position in (None, *everything):

@@ -234,7 +234,7 @@ def test_an_update_is_shown_before_it_is_done(engine, altered):
     template = altered(
         ("StageName: prod", "StageName: prod\n   Description: x"),
         resources="""
- Queue:
+ Other:
   Type: AWS::SQS::Queue
 """,
     )
@@ -242,11 +242,11 @@ def test_an_update_is_shown_before_it_is_done(engine, altered):
     done = lines.index(f"Updating stack shown {here(engine)}")
     assert lines[0] == "Changes of stack shown:"
     assert "  changed          Function (AWS::Lambda::Function)" in lines[:done]
-    assert "  added            Queue (AWS::SQS::Queue)" in lines[:done]
+    assert "  added            Other (AWS::SQS::Queue)" in lines[:done]
     assert "  may be replaced  Stage (AWS::ApiGateway::Stage)" in lines[:done]
     assert "  UPDATE_COMPLETE  shown" in lines[done:]
     lines = succeeds(engine, "deploy", "--stack", "shown", "CountVisits=true")
-    assert "  removed          Queue (AWS::SQS::Queue)" in lines[: lines.index(f"Updating stack shown {here(engine)}")]
+    assert "  removed          Other (AWS::SQS::Queue)" in lines[: lines.index(f"Updating stack shown {here(engine)}")]
     assert change_sets(engine, "shown") == []
 
 
@@ -349,13 +349,14 @@ HAS_NONE = ": the API then has none of the links in it-1; they "
 )
 def test_what_is_lost_is_said_and_not_done_unasked(monkeypatch, capsys, given, sentence):
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    deploying.confirm("a", [given], True)
+    there = {"StackName": "a", "Description": "apidb, a store"}
+    deploying.confirm(there, [given], True)
     assert capsys.readouterr().out == (f"{sentence}\n" if sentence else "")
     if sentence:
         with pytest.raises(stack.StackError, match="YES=1"):
-            deploying.confirm("a", [given], False)
+            deploying.confirm(there, [given], False)
     else:
-        deploying.confirm("a", [given], False)
+        deploying.confirm(there, [given], False)
 
 
 def test_on_aws_nothing_is_updated_without_a_change_set(monkeypatch):
@@ -385,7 +386,7 @@ def test_changes_of_all_pages_are_shown(monkeypatch):
 OTHER = """
 Description: a queue, and nothing else
 Resources:
- Queue: {Type: AWS::SQS::Queue}
+ Other: {Type: AWS::SQS::Queue}
 """
 
 
@@ -399,7 +400,7 @@ def test_a_stack_of_another_template_is_left_alone(engine, tmp_path, action):
     assert (code, resource_ids(engine, f"of-{action}")) == (1, before)
     assert printed == (
         f"Stack of-{action} is of another template than setupapidb.yml: its description is"
-        " 'a queue, and nothing else'. Nothing is changed; take another STACK.\n"
+        " 'a queue, and nothing else'. Nothing is changed; take another STACK, or its TEMPLATE.\n"
     )
     succeeds(engine, "teardown", "--stack", f"of-{action}", "--template", tmp_path / "other.yml")
 
@@ -471,7 +472,7 @@ def test_what_a_validation_finds_in_a_change_set_is_the_reason(monkeypatch):
     monkeypatch.setattr(deploying, "review", lambda *_: ("FAILED", "Validation failed: call DescribeEvents.", []))
     there = {"StackName": "a", "StackId": "b", "StackStatus": "UPDATE_COMPLETE"}
     with pytest.raises(stack.StackError, match=r"refuses it: Table \(AWS::DynamoDB::Table\): No such property\.$"):
-        deploying.update(client, there, {}, False)
+        deploying.update(client, there, TEMPLATE, {}, False)
     assert [where.keys() for where in asked] == [{"StackName", "ChangeSetName"}]
 
 
@@ -735,7 +736,7 @@ def test_no_file_is_overwritten_by_the_export(monkeypatch, tmp_path):
     there = tmp_path / "links-a-20260101T120000Z.jsonl"
     there.write_text("of before")
     with pytest.raises(stack.StackError, match=f"so nothing is deleted: {there.name} is there already."):
-        contents.save("a", "table")
+        contents.export({"StackName": "a", "Description": "apidb, a store"}, "Table", "table", "STACK=a")
     assert there.read_text() == "of before"
 
 
@@ -746,7 +747,7 @@ def test_a_protected_table_is_protected_on_aws_too(engine, monkeypatch):
     succeeds(engine, "deploy", "--stack", "guarded")
     there = {"Table": {"TableName": "t", "DeletionProtectionEnabled": True}}
     monkeypatch.setattr(contents, "tables_of", lambda _: there)
-    monkeypatch.setattr(contents, "save", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(contents, "export", lambda *_: pytest.fail("it goes on"))
     with pytest.raises(stack.StackError, match="^Table of stack guarded is protected from deletion"):
         deleting.teardown("guarded", TEMPLATE)
     succeeds(engine, "teardown", "--stack", "guarded", "--no-export")
@@ -805,17 +806,13 @@ def test_what_goes_a_moment_later_is_not_left(monkeypatch):
     assert deleting.left_of(None, "id", had) == [(stack.LOG, "stays")]
 
 
-def test_each_kind_of_resource_is_looked_for_or_part_of_one(template):
-    parts = "Method Resource Deployment Stage GatewayResponse RequestValidator Model UsagePlanKey".split()
-    parts = {f"AWS::ApiGateway::{part}" for part in parts} | {"AWS::Lambda::Permission"}
-    assert {each["Type"] for each in template["Resources"].values()} <= deleting.LOOKUPS.keys() | parts
-
-
 @pytest.mark.parametrize("name", deleting.LOOKUPS)
 def test_what_is_not_there_is_not_found(engine, monkeypatch, name):
     for key, value in engine.settings.items():
         monkeypatch.setenv(key, value)
-    assert not deleting.is_there(name, "nothing")
+    named = {"AWS::Lambda::LayerVersion": "arn:aws:lambda:us-east-1:000000000000:layer:nothing:1"}
+    named["AWS::Lambda::EventSourceMapping"] = "00000000-0000-0000-0000-000000000000"
+    assert not deleting.is_there(name, named.get(name, "nothing"))
 
 
 # --- Ctrl-C
@@ -935,7 +932,7 @@ def test_many_links_are_counted_about(engine, monkeypatch):
         client.put_item(TableName=name, Item=item)
 
     def count():
-        return contents.count_of(client.describe_table(TableName=name)["Table"])
+        return contents.count_of(client.describe_table(TableName=name)["Table"], of_store=True)
 
     put(0, expires_at={"N": "1"})
     for number in range(1, 6):
@@ -1007,7 +1004,7 @@ def test_status_knows_the_errors_of_handler_runtime_and_lambda(monkeypatch, caps
     now = int(time.time() * 1000)
     events = [{"timestamp": now, "message": json.dumps(LOG[name])} for name in names]
     monkeypatch.setattr(logs, "log_events", lambda *_, **__: events)
-    logs.show_errors("group")
+    logs.show_errors({"group": "Function"})
     printed = capsys.readouterr().out.splitlines()
     if found is None:
         assert printed == ["Errors       none in the last 24 hours"]
@@ -1070,17 +1067,17 @@ def test_on_aws_the_key_is_read_with_the_settings_of_the_owner(monkeypatch, caps
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     url = "https://a.execute-api.eu-west-1.amazonaws.com/prod/link"
-    show.show({"APIUrl": url, "Access": "key", "ApiKeyId": "k1"})
+    show.show({"APIUrl": url, "Access": "key", "ApiKeyId": "k1"}, TEMPLATE)
     command = "aws apigateway get-api-key --api-key k1 --include-value --query value --output text"
     printed = capsys.readouterr().out
     assert f"\n  {command}\n" in printed
-    assert f"""  export APIDB_KEY=$({command})\n  curl -X POST -H "x-api-key: $APIDB_KEY" -d """ in printed
+    assert f"""  export APIDB_KEY=$({command})\n  curl -H "x-api-key: $APIDB_KEY" -X POST -d """ in printed
     assert f"""\n  curl -H "x-api-key: $APIDB_KEY" {url}\n""" in printed
-    show.show({"APIUrl": url, "Access": "read", "ApiKeyId": "k1"})
+    show.show({"APIUrl": url, "Access": "read", "ApiKeyId": "k1"}, TEMPLATE)
     printed = capsys.readouterr().out
-    assert 'curl -X POST -H "x-api-key: $APIDB_KEY" -d ' in printed
+    assert 'curl -H "x-api-key: $APIDB_KEY" -X POST -d ' in printed
     assert f"\n  curl {url}\n" in printed
-    show.show({"APIUrl": url, "Access": "iam"})
+    show.show({"APIUrl": url, "Access": "iam"}, TEMPLATE)
     sign = '--aws-sigv4 "aws:amz:eu-west-1:execute-api" --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"'
     token = '-H "x-amz-security-token: $AWS_SESSION_TOKEN"'
     assert f"\n  curl {sign} {token} {url}\n" in capsys.readouterr().out
@@ -1191,7 +1188,7 @@ def store_until_refused(client, path, start, told):
 
 
 def test_a_kill_loses_what_came_since_the_last_save(monkeypatch, tmp_path):
-    """So says the README."""
+    """So says docs/local.md."""
     port = free_port()
 
     def link(number):
@@ -1293,7 +1290,7 @@ def test_run_refuses_to_run_twice(runs):
     first = runs().until("Ctrl-C stops it.")
     twice = runs()
     assert twice.process.wait(60) != 0
-    assert f"It runs already, with the data in {twice.folder}/state. Stop it first." in twice.printed
+    assert f"It runs already, with the data in {twice.folder}/state. Stop it first, or leave out PORT " in twice.printed
     elsewhere = runs("elsewhere", port=first.port)
     assert elsewhere.process.wait(60) != 0
     assert f"Port {first.port} is in use." in elsewhere.printed
@@ -1308,7 +1305,7 @@ def test_a_run_that_was_killed_leaves_no_two_engines_on_one_folder(runs):
     killed.process.wait(60)
     again = runs()
     assert again.process.wait(60) != 0
-    (engine,) = re.findall(r"this ends its engine, which saves the links: kill (\d+)", again.printed)
+    (engine,) = re.findall(r"this ends its engine, which saves all: kill (\d+)", again.printed)
     os.kill(int(engine), signal.SIGTERM)
     end = time.monotonic() + 60
     while listens(killed.port):
