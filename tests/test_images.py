@@ -18,7 +18,7 @@ from moto import mock_aws
 from PIL import Image
 
 import stack
-from conftest import NEVER_THROTTLED, ROOT, outputs, proxy_response, recorded, resource_ids
+from conftest import NEVER_THROTTLED, ROOT, named, outputs, proxy_response, recorded, resource_ids
 from conftest import create as deploy
 from pictures import HOSTILE, JPEG, PNG, encoded, photo, plain
 from stacks import (
@@ -54,7 +54,7 @@ def put(created, data, headers={}, url=None):
 @pytest.fixture
 def storage(engine, system_stack):
     """The bucket of the deployed stack, empty."""
-    bucket = bucket_at(engine, outputs(engine, "tests-images")["BucketName"])
+    bucket = bucket_at(engine, outputs(engine, named("tests-images"))["BucketName"])
     bucket.objects.all().delete()
     return bucket
 
@@ -516,11 +516,11 @@ def test_of_equal_events_at_once_one_finishes_the_image(system_stack, quiet_buck
 def test_what_fails_three_times_waits_in_the_queue_and_can_be_tried_again(engine, system_stack, storage):
     """And on the way a client that polls sees each status; the command that tries again is the README's."""
     sqs = boto3.client("sqs", endpoint_url=engine.settings["AWS_ENDPOINT_URL"], **CREDENTIALS)
-    queue = resource_ids(engine, "tests-images")["FailedEvents"]
+    queue = resource_ids(engine, named("tests-images"))["FailedEvents"]
     data = encoded(plain(600, 400), "PNG")
     created = create(system_stack, data)
     polled = [system_stack("GET", f"/images/{created['id']}").json()["status"]]
-    with without(engine, "tests-images", "s3:PutObject", "ThumbnailsRole"):
+    with without(engine, named("tests-images"), "s3:PutObject", "ThumbnailsRole"):
         assert put(created, data).status_code == 200
         failed = []
         while f"uploads/{created['id']}" not in failed:
@@ -559,15 +559,15 @@ def test_the_api_needs_each_action_of_its_role(engine, system_stack, role, actio
 
 def without_on(engine, action, role, folder):
     """Take an action out of a role, for this folder of the bucket only if one is named."""
-    bucket = outputs(engine, "tests-images")["BucketName"]
-    return without(engine, "tests-images", action, role, f"{bucket}/{folder}" if folder else "")
+    bucket = outputs(engine, named("tests-images"))["BucketName"]
+    return without(engine, named("tests-images"), action, role, f"{bucket}/{folder}" if folder else "")
 
 
 @pytest.mark.parametrize("action, status", [("s3:PutObject", 403), ("s3:GetObject", 403)])
 def test_signed_urls_can_do_what_the_role_may_do(engine, system_stack, storage, action, status):
     data = encoded(plain(600, 400), "PNG")
     image, created = uploaded(system_stack, data), create(system_stack, data)
-    with without(engine, "tests-images", action):
+    with without(engine, named("tests-images"), action):
         put_, get = put(created, data), httpx.get(image["thumbnails"]["small"], trust_env=False)
     expected = {"s3:PutObject": (403, 200), "s3:GetObject": (200, 403)}[action]
     assert (put_.status_code, get.status_code) == expected
@@ -586,7 +586,7 @@ def test_the_function_needs_each_action_of_its_role(engine, system_stack, storag
     event = event_of(storage.name, key.removeprefix("uploads/"), "x")
     with without_on(engine, name, "ThumbnailsRole", folder):
         answer = function.invoke(
-            FunctionName=resource_ids(engine, "tests-images")["Thumbnails"], Payload=json.dumps(event)
+            FunctionName=resource_ids(engine, named("tests-images"))["Thumbnails"], Payload=json.dumps(event)
         )
     assert answer.get("FunctionError") and "AccessDenied" in answer["Payload"].read().decode()
 
