@@ -226,7 +226,7 @@ def chromium(kind, *more):
 @pytest.fixture(scope="module")
 def browser():
     """A browser of a test module; its event loop must not outlive that."""
-    expect.set_options(timeout=10_000)
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = chromium(playwright.chromium)
         yield browser

@@ -25,7 +25,7 @@ EXPECTED = re.compile("Service Worker registration blocked|405 .Method Not Allow
 
 
 def prepared(context):
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)  # fifty processes may start beside it
     return context
 
 
