@@ -7,6 +7,9 @@ this file into the template.
 An item is a record, and what only the store sees: `owner`, the hash key of the
 indexes; `etag`, new at every change; `visit`, new at every visit; and `url`,
 the whole URL where the sort key `link` is not it.
+For a month after a deletion it is what is left of that: its key, `owner`,
+`etag`, `updated_at`, `deleted_at`, and when DynamoDB is to sweep it,
+`expires_at`. Without `created_at` it is in the index of changes only.
 
 DynamoDB is asked by its low-level API, JSON over HTTPS, with the SDK's signer
 and HTTP session: starting a client of the SDK takes longer than all else here.
