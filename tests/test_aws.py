@@ -30,7 +30,7 @@ from conftest import (
     resource_ids,
     spend,
 )
-from test_page import add, titles
+from pages import add, titles
 
 GOOGLE = "https://www.google.com"
 
