@@ -61,6 +61,9 @@ status: .venv/installed  ## show how a stack on AWS is, its add-ons, and its las
 logs: .venv/installed  ## follow the logs of a stack on AWS (TEMPLATE= STACK=apidb), until Ctrl-C
 	@$(bin)/python scripts/manage.py logs $(stack)
 
+reindex: .venv/installed  ## make the index of the add-on search again from the links (STACK=apidb), while people use the store
+	@$(bin)/python scripts/manage.py reindex $(stack)
+
 teardown: .venv/installed  ## export the tables, then delete add-ons and stack on AWS (TEMPLATE= STACK=apidb EXPORT=no YES=1)
 	@$(bin)/python scripts/manage.py teardown $(stack) $(if $(filter 0 no false,$(EXPORT)),--no-export)
 
@@ -94,6 +97,7 @@ cost: .venv/tested  ## print what the stack costs on AWS, by the prices in scrip
 bench: .venv/tested .bench/installed  ## compare speed with other handlers (ROUNDS=30), and show what grows: minutes
 	@PYTHONPATH=scripts .bench/bin/python bench/bench.py --rounds $(ROUNDS)
 	@$(bin)/python bench/grow.py
+	@$(bin)/python bench/finding.py
 	@$(bin)/python bench/shards.py
 
 lock: .venv/installed  ## pin what each requirements.in asks for, and all that it needs
@@ -134,4 +138,4 @@ lock: .venv/installed  ## pin what each requirements.in asks for, and all that i
 	@$(mcp)/$(install) --require-hashes --requirement clients/requirements.txt >&2
 	@touch $@
 
-.PHONY: help run test check format embed deploy status logs teardown import export backup retag care restore mcp cost bench lock
+.PHONY: help run test check format embed deploy status logs reindex teardown import export backup retag care restore mcp cost bench lock

@@ -1,7 +1,9 @@
 """Simulate a newest-first index in shards, and print what its pages take, in Markdown.
 
 A shard is what DynamoDB's Query gives: keys in order, from a position on, up to
-a limit. A page asks all of them from the same position, and merges.
+a limit. A page asks all of them from the same position, and merges. The sort key
+of the index ends with the id, so that each link has a position of its own: links
+with the same sort key come in no certain order.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from math import ceil
 from cfnlint.decode import decode
 
 import grow
-from grow import cost
+from grow import billing, cost
 
 COUNTS = (1, 2, 4, 8, 16)
 LINKS, ADDED = 20_000, 5_000
@@ -33,7 +35,7 @@ def shard_of(link_id, count):
 
 
 class Shards:
-    """An index of keys (created_at, link_id) in `count` partitions, by the hash of link_id."""
+    """An index of sort keys (created_at, link_id), in `count` partitions by the hash of link_id."""
 
     def __init__(self, count):
         self.parts = [[] for _ in range(count)]
@@ -148,7 +150,7 @@ def report(template, data):
     """Return the tables, given the template and prices.toml's content."""
     with grow.stores(template) as (index, store, meter):
         kind = grow.measured(index, store, meter, LINKS)[0]
-        size = cost.item_bytes(store.make(0))
+        size = billing.item_bytes(store.make(0))
         return "\n\n".join([lists(kind, size, cost.Prices(data, template)), cursors(index)])
 
 

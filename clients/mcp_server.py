@@ -75,7 +75,7 @@ def server(send, send_tags):
     @mcp.tool(annotations=READS)
     @said
     def find_links(words: str = "", tags: list[str] = [], limit: int = 20, cursor: str = "") -> dict:
-        """Find links, newest first, that have all these words in URL, title, tags or notes, and all these tags.
+        """Find links with all these tags, and for each of these words one that begins so in title, tags, URL or notes.
 
         Without words and tags it lists all. If the answer has a cursor, more may follow: call it again with that.
         """

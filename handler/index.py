@@ -11,6 +11,9 @@ For a month after a deletion it is what is left of that: its key, `owner`,
 `etag`, `updated_at`, `deleted_at`, and when DynamoDB is to sweep it,
 `expires_at`. Without `created_at` it is in the index of changes only.
 
+What has tags or words is found by reading all links, 1 MB a request, or, if it
+is there, by the add-on search (handler/search.py), which has an index of them.
+
 DynamoDB is asked by its low-level API, JSON over HTTPS, with the SDK's signer
 and HTTP session: starting a client of the SDK takes longer than all else here.
 A cold start is kept short, and so is the first request after it: garbage is
@@ -24,6 +27,7 @@ import gc
 gc.disable()
 
 import base64
+import functools
 import hmac
 import ipaddress
 import json
@@ -34,6 +38,7 @@ import socket
 import string
 import time
 import traceback
+import unicodedata
 import uuid
 import zlib
 from collections import Counter, namedtuple
@@ -54,9 +59,11 @@ ALLOWED_ORIGIN = os.environ["ALLOWED_ORIGIN"]
 COUNT_VISITS = os.environ["COUNT_VISITS"]
 STACK = os.environ["STACK"]
 STACK_ID = os.environ["STACK_ID"]
+REGION = os.environ["AWS_REGION"]
 TABLE = os.environ["TABLE"]
 VERSION = os.environ["VERSION"]
-ENDPOINT = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL") or os.environ["ENDPOINT"]
+ENDPOINT = os.environ.get("AWS_ENDPOINT_URL") or os.environ["ENDPOINT"]
+LAMBDA = os.environ.get("AWS_ENDPOINT_URL") or os.environ["LAMBDA"]
 
 OWNER = "everyone"  # the one partition of the indexes
 BODY_CHARACTERS = 262_144  # a record with all that it can have takes less, in each encoding of JSON
@@ -216,6 +223,60 @@ def link_id_of(link):
     return uuid_of(link)
 
 
+# --- Words
+
+# Scripts that put no spaces between words: Thai to Lao, Burmese, Khmer, kana and Han.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+RUN = re.compile(rf"([{UNSPACED}]+)|[^\s{UNSPACED}]+")
+NOISE = re.compile(r"https?://|\bwww\.|\.(com|org|html?|php)\b")  # which many URLs have
+EDGES = ",.;:!?/\"'()[]{}<>\u00ab\u00bb\u201c\u201d\u3002\u300c\u300d"  # of a part of q, where they say nothing
+WORDS, LETTERS = 200, 64  # the most of a link, and of a word
+
+Search = namedtuple("Search", "tags words others")
+
+
+def plain(text):
+    """Return a text without differences of case, of form (Unicode, NFKC) and of percent-encoding."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", unquote(text)).casefold())
+
+
+def words_of(text):
+    """Return the words of a plain text, each once: runs of letters, marks and digits.
+
+    Where a script has no spaces each two characters in a row are a word, and so is the last one.
+    """
+    spaced = "".join(each if unicodedata.category(each)[0] in "LMN" else " " for each in NOISE.sub(" ", text))
+    words = []
+    for run in RUN.finditer(spaced):
+        words += [run[0][at : at + 2] for at in range(len(run[0]))] if run[1] else [run[0][:LETTERS]]
+    return list(dict.fromkeys(words))
+
+
+def search_of(query):
+    """Return what a query looks for: tags, words of q, and parts of q that are more than a word, all in plain text."""
+    wanted = tags("tag", query.get("tag", []), 32)
+    parts = plain(text("q", query.get("q", [""])[0], 512)).split()
+    words = {part.strip(EDGES) or part: words_of(part) for part in parts}
+    return Search(wanted, sum(words.values(), []), [part for part in words if words[part] != [part]])
+
+
+def said_of(item):
+    """Return in plain text what a link can be found by."""
+    url = item.get("url", item["link"])
+    return plain("\n".join([item.get("title", ""), *item.get("tags", []), url, item.get("notes", "")]))
+
+
+def matches(item, wanted):
+    """Return whether a link has all tags, for each word one that it begins, and all others as they are."""
+    if not set(wanted.tags).issubset(item.get("tags", [])):
+        return False
+    said = said_of(item) if wanted.words or wanted.others else ""
+    if not all(each in said for each in wanted.words + wanted.others):
+        return False
+    own = words_of(said)[:WORDS]
+    return all(any(each.startswith(word) for each in own) for word in wanted.words)
+
+
 # --- DynamoDB
 
 # Seconds that an attempt may take to connect and to read, and all attempts of a call. A request makes two
@@ -227,7 +288,8 @@ PASSING = """ProvisionedThroughputExceededException ReplicatedWriteConflictExcep
 
 Credentials = namedtuple("Credentials", "access_key secret_key token")
 keys = map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
-signer = SigV4Auth(Credentials(*keys), "dynamodb", os.environ["AWS_REGION"])
+credentials = Credentials(*keys)
+signer = SigV4Auth(credentials, "dynamodb", REGION)
 at_once = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # else each request waits 40 ms
 http = URLLib3Session(os.environ.get("AWS_CA_BUNDLE") or True, timeout=(CONNECT, READ), socket_options=at_once)
 
@@ -267,20 +329,22 @@ def ask(operation, body):
     if not isinstance(value, dict):
         raise ConnectionError(f"DynamoDB's answer to {operation} came damaged: {status}, {len(content)} bytes.")
     code = str(value.get("__type", "")).rpartition("#")[2]
-    if code == "ConditionalCheckFailedException" or status == 200 and not code:
+    reasons = [reason["Code"] for reason in value.get("CancellationReasons", [])]  # of a transaction
+    if code == "ConditionalCheckFailedException" or "ConditionalCheckFailed" in reasons or status == 200 and not code:
         return value
-    passing = status >= 500 or status in (408, 429) or code in PASSING
+    passing = status >= 500 or status in (408, 429) or reasons or code in PASSING
     said = str(content[:500], errors="replace")
     raise (ConnectionError if passing else RuntimeError)(f"DynamoDB answered {operation} with {status}: {said}")
 
 
-def call(operation, values, attempts=3, **request):
-    """Return what DynamoDB answers to an operation on the table whose expressions have these values.
+def call(operation, values=None, attempts=3, **request):
+    """Return what DynamoDB answers to an operation, if its expressions have these values on TABLE or the table named.
 
     It is asked again if need be, and `repeated` in the answer is whether it was: then a condition may have failed
     on what was done before. ServiceUnavailable: DynamoDB throttles, or is out of reach.
     """
-    request |= {"TableName": TABLE, "ExpressionAttributeValues": encode_all(values, ":")}
+    if values:
+        request = {"TableName": TABLE, "ExpressionAttributeValues": encode_all(values, ":")} | request
     body = json.dumps(request).encode()
     end = time.monotonic() + DEADLINE
     for attempt in range(attempts):
@@ -291,6 +355,48 @@ def call(operation, values, attempts=3, **request):
             if attempt + 1 == attempts or time.monotonic() + wait + CONNECT + READ > end:
                 raise ServiceUnavailable from failure
         time.sleep(wait)
+
+
+# --- The add-on search
+
+SEARCH_SECONDS = 10  # that it has to answer; reading all links takes up to 8 s more
+ABSENT_SECONDS = 60  # until a store without it looks for it again
+absent_until = 0
+
+
+@functools.cache
+def http_of_search():
+    return URLLib3Session(os.environ.get("AWS_CA_BUNDLE") or True, timeout=(CONNECT, SEARCH_SECONDS))
+
+
+def ask_addon(question, cursor=None, must=False, **asked):
+    """Return what the add-on search answers to a question: values, and a cursor to go on, or None.
+
+    None is its answer if it cannot find by this, or not all links are in its index yet; or there is no such add-on,
+    or it fails. ServiceUnavailable if it fails and must be asked, as to go on with a list that it began.
+    """
+    global absent_until
+    must = must or cursor
+    if time.monotonic() < absent_until and not must:
+        return None
+    body = json.dumps({"question": question, "cursor": cursor, **asked}).encode()
+    url = f"{LAMBDA}/2015-03-31/functions/{STACK}-search/invocations"
+    request = AWSRequest("POST", url, {"Content-Type": "application/json"}, body)
+    SigV4Auth(credentials, "lambda", REGION).add_auth(request)
+    try:
+        answer = http_of_search().send(request.prepare())
+        found, failed = json.loads(answer.content), "X-Amz-Function-Error" in answer.headers
+        if answer.status_code == 404:
+            absent_until, found = time.monotonic() + ABSENT_SECONDS, None
+        elif answer.status_code != 200 or failed:
+            raise ConnectionError(f"The add-on search answered {answer.status_code}: {found}")
+    except (BotoCoreError, ConnectionError, ValueError) as failure:
+        if must:
+            raise ServiceUnavailable from failure
+        found = None
+    if found and "error" in found:
+        raise BadRequest(found["error"])
+    return found
 
 
 # --- Storage
@@ -338,32 +444,30 @@ def find(link_id):
     return next(iter(page["Items"]), None)
 
 
-def matches(item, wanted, words):
-    """Return whether an item has all these tags, and each of these words somewhere."""
-    record = record_of(item)
-    tagged = record.get("tags", [])
-    searched = "\n".join([record["link"], record.get("title", ""), record.get("notes", ""), *tagged]).casefold()
-    return wanted.issubset(tagged) and all(word in searched for word in words)
-
-
-def page_of(query, count):
+def page_of(query, count, newest=False):
     """Return up to `count` records that the query asks for, and the cursor to go on, or None.
 
     They come newest first, or with `since` in the order of their changes, with
-    what was deleted, whatever else is asked for. The work is one Query of up to
-    1 MB: there may be fewer, or none, though more follow.
+    what was deleted, whatever else is asked for; by words alone in the order of
+    the add-on search, if it is there, unless they must be the newest. The work
+    is one Query of up to 1 MB: there may be fewer, or none, though more follow.
     """
-    wanted = set(tags("tag", query.get("tag", []), 32))
-    words = text("q", query.get("q", [""])[0], 512).casefold().split()
+    wanted = search_of(query)
     index, order = ("changed", "updated_at") if "since" in query else ("newest", "created_at")
     since = rfc3339(moment("since", query["since"][0])) if "since" in query else None
+    cursor = query.get("cursor", [None])[0]
+    start = key_in(cursor, order)
+    if not since and not start and (wanted.tags or wanted.words and not newest):
+        found = ask_addon("links", cursor, **wanted._asdict(), count=count)
+        if found:
+            return found["values"], found["cursor"]
     condition, values, request = "#owner = :owner", {"owner": OWNER}, {}
-    if "cursor" in query:
-        request["ExclusiveStartKey"] = start_of(query["cursor"][0], order)
+    if cursor is not None:
+        request["ExclusiveStartKey"] = start_of(start, order)
     elif since:
         condition += " AND updated_at >= :since"
         values["since"] = since
-    if not wanted and not words:
+    if not any(wanted):
         request["Limit"] = count + 1  # one more tells whether another page follows
     names = {f"#{name}": name for name in ("url", "deleted_at", *RECORD)}
     request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": {"#owner": "owner", **names}}
@@ -374,7 +478,7 @@ def page_of(query, count):
         if not is_live(item):
             record = deletion_of(item) if since else None
         else:
-            record = record_of(item) if matches(item, wanted, words) else None
+            record = record_of(item) if matches(item, wanted) else None
         if record:
             items.append(item)
             records.append(record)
@@ -390,13 +494,18 @@ def cursor_of(key, order):
     return base64.urlsafe_b64encode(signature + key).decode().rstrip("=")
 
 
-def start_of(cursor, order):
+def key_in(cursor, order):
+    """Return the parts of the key that a cursor of this order has; None if it is not one."""
     try:
         key = base64.urlsafe_b64decode(cursor + "==")[12:].decode().split("\n")
-    except ValueError:
-        key = []
+    except (TypeError, ValueError):
+        return None
     intact = hmac.compare_digest(cursor_of(key, order).encode(), cursor.encode(errors="replace"))
-    require(intact, "cursor must be one from a Link header of this API.")
+    return key if intact else None
+
+
+def start_of(key, order):
+    require(key, "cursor must be one from a Link header of this API.")
     return encode_all(dict(zip(("owner", order, "link_id", "link"), [OWNER, *key])))
 
 
@@ -681,9 +790,24 @@ def go(request, link_id):
     return reply(302, headers={"Location": quote(record_of(live(item))["link"], string.punctuation)})
 
 
+def list_visits(request, link_id):
+    """GET /link/{link_id}/visits: the days on which a link was visited, and how often, as the add-on search has it."""
+    query = request.query("from", "to")
+    first, last = (query.get(name, [None])[0] for name in ("from", "to"))
+    found = ask_addon("visits", must=True, link=record_of(live(find(link_id))), first=first, last=last)
+    if not found:
+        raise NotFound("Visits by day are counted by the add-on search, and this store has none.")
+    return reply_list(request, query, found["values"], None)
+
+
 def list_tags(request):
-    """GET /tags: the tags of a page of links, and how many of these have each."""
+    """GET /tags: all tags and how many links have each; without the add-on search, or a filter, those of a page."""
     query = request.query("cursor", "tag", "q")
+    cursor = query.get("cursor", [None])[0]
+    if query.keys() <= {"cursor"} and not key_in(cursor, "created_at"):
+        found = ask_addon("tags", cursor)
+        if found:
+            return reply_list(request, query, found["values"], found["cursor"])
     records, cursor = page_of(query, 1000)
     counts = Counter(tag for record in records for tag in record.get("tags", []))
     return reply_list(request, query, [{"tag": tag, "count": counts[tag]} for tag in sorted(counts)], cursor)
@@ -692,7 +816,7 @@ def list_tags(request):
 def feed(request):
     """GET /feed: the newest 50 links in Atom (RFC 4287), or 304 if the client has them."""
     query = request.query("tag", "q")
-    records = page_of(query, 1000)[0][:50]  # some of the newest may have expired
+    records = page_of(query, 1000, newest=True)[0][:50]  # some of the newest may have expired
     asked = "?" + urlencode(query, doseq=True, quote_via=quote)
     here = escape(request.url("feed") + asked.rstrip("?"))
     updated = max((record["updated_at"] for record in records), default="1970-01-01T00:00:00Z")
@@ -732,6 +856,7 @@ ROUTES = {
     "/": {"GET": index},
     "/link": {"GET": list_links, "POST": post_link},
     "/link/{link_id}": {"GET": get_link, "PUT": put_link, "PATCH": patch_link, "DELETE": delete_link},
+    "/link/{link_id}/visits": {"GET": list_visits},
     "/go/{link_id}": {"GET": go},
     "/tags": {"GET": list_tags},
     "/feed": {"GET": feed},
@@ -770,8 +895,9 @@ def lambda_handler(event, context):
     the line, by its embedded metric format.
     """
     start, request = time.perf_counter(), Request(event)
-    first, *names = request.path
-    route = f"/{first}" + "/{link_id}" * len(names)
+    first, *rest = request.path
+    names = rest[:1]
+    route = "/".join(["", first, *("{link_id}" for _ in names), *rest[1:]])
     log = {"level": "INFO", "method": request.method, "resource": route if route in ROUTES else "unknown"}
     try:
         answer = dispatch(request, route, names)

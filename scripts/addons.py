@@ -16,6 +16,7 @@ import deleting
 import deploying
 import embed
 import layer
+import logs
 import looking
 import stack
 from stack import StackError
@@ -35,12 +36,6 @@ def addon_of(there):
     return None
 
 
-def store_of(there):
-    """Return the store that the stack of an add-on is for, by its parameter; None if it says none."""
-    given = {each["ParameterKey"]: each.get("ParameterValue") for each in there.get("Parameters", [])}
-    return given.get("Store")
-
-
 def importers(client, there):
     """Return the names of the stacks that import what a stack exports."""
     names = set()
@@ -56,14 +51,15 @@ def importers(client, there):
 
 
 def users_of(client, there):
-    """Return the stacks of a store's add-ons, and the names of others that import what it exports.
+    """Return the stacks of a store's add-ons, in an order to delete them, and the names of others that use the store.
 
     An add-on may have any name, and one whose creation failed imports nothing.
     """
     name, using = there["StackName"], importers(client, there)
     asked = using | {f"{name}-{addon}" for addon in ADDONS}
     found = filter(None, (stack.describe(client, each) for each in sorted(asked)))
-    ours = [each for each in found if addon_of(each) and store_of(each) == name]
+    ours = [each for each in found if addon_of(each) and stack.store_of(each) == name]
+    ours.sort(key=lambda each: stack.is_search(each.get("Description")))  # whose queue the alarms watch
     return ours, sorted(using - {each["StackName"] for each in ours})
 
 
@@ -75,12 +71,14 @@ def deploy(name, template, addons, parameters, yes=False, presets={}):
 
     Each of `parameters` goes to the templates that declare it, and of `presets`
     those that are not among them and that any declares. Add-ons that are not
-    named are left as they are. StackError for an add-on or a parameter that there
-    is not, before anything is deployed, and if a stack does not succeed.
+    named are left as they are. The alarms watch the add-on search if it is there.
+    StackError for an add-on or a parameter that there is not, before anything is
+    deployed, and if a stack does not succeed.
     """
     for unknown in set(addons) - ADDONS.keys():
         raise StackError(f"There is no add-on {unknown}; there are {', '.join(ADDONS)}.")
     client = boto3.client("cloudformation")
+    addons = sorted(addons, key=lambda addon: addon != "search")  # as the alarms watch its queue
     addon_stacks = {f"{name}-{addon}": ADDONS[addon] for addon in addons}
     declared = {}
     for each, path in ({name: template} | addon_stacks).items():
@@ -108,10 +106,23 @@ def deploy(name, template, addons, parameters, yes=False, presets={}):
         # AWS's host of the store is none here, and the engine has no alarm on a query.
         url = stack.reachable(outputs.get("APIUrl", ""), client.meta.endpoint_url)
         parameters = {"StoreUrl": url, "WatchTable": "false"} | parameters
+    if "search" in addons or has_search(client, name):
+        parameters = {"Search": "true"} | parameters
     for each, path in addon_stacks.items():
         given = {"Store": name} | chosen(parameters, declared[path])
         outputs = deploying.deploy(each, path, given, yes) | outputs
+    if "search" in addons:  # asked before there are links, it makes the index from the start
+        index = looking.index_of(stack.describe(client, f"{name}-search"))
+        if index != "made":
+            print(f"The index of tags and words is {index}")
     return outputs
+
+
+def has_search(client, name):
+    """Return whether the store with this stack's name has an add-on search."""
+    there = stack.describe(client, name)
+    ours = users_of(client, there)[0] if there else []
+    return any(stack.is_search(each.get("Description")) and each.get("Outputs") for each in ours)
 
 
 def parameters_of(valid):
@@ -144,6 +155,15 @@ def teardown(name, template, export=True, yes=False):
 
 def show_status(name):
     """Print how a stack and its add-ons are."""
+    looking.show_status(name, addons_of(name))
+
+
+def follow_logs(name):
+    """Print what the functions of a stack and of its add-ons log, until Ctrl-C."""
+    logs.follow_logs(name, addons_of(name))
+
+
+def addons_of(name):
+    """Return the stacks of the add-ons of the stack with this name; StackError if there is none."""
     client = boto3.client("cloudformation")
-    ours, _ = users_of(client, stack.existing(client, name))
-    looking.show_status(name, ours)
+    return users_of(client, stack.existing(client, name))[0]

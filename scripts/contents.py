@@ -37,11 +37,16 @@ def counts(there, resources):
         if kind == stack.BUCKET:
             found.append(("Objects", f"{objects_in(physical)} in {logical}"))
         if kind == stack.QUEUE:
-            asked = {"QueueUrl": physical, "AttributeNames": ["ApproximateNumberOfMessages"]}
             with suppress(boto3.client("sqs").exceptions.QueueDoesNotExist):
-                (count,) = boto3.client("sqs").get_queue_attributes(**asked)["Attributes"].values()
-                found.append(("Messages", f"{count} in {logical}"))
+                found.append(("Messages", f"{messages_in(physical)} in {logical}"))
     return found
+
+
+def messages_in(queue):
+    """Return how many messages are in the queue with this URL, about."""
+    asked = {"QueueUrl": queue, "AttributeNames": ["ApproximateNumberOfMessages"]}
+    (count,) = boto3.client("sqs").get_queue_attributes(**asked)["Attributes"].values()
+    return int(count)
 
 
 # --- Tables
@@ -78,6 +83,11 @@ def count_of(table, of_store):
         request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
     # TableDescription: ItemCount is updated approximately every six hours.
     return f"about {max(count, table['ItemCount']):,}, as DynamoDB counted up to six hours ago"
+
+
+def can_be_made_again(there, logical):
+    """Return whether what a table of a stack holds can be made from the links: make reindex."""
+    return stack.is_search(there.get("Description")) and logical == "Index"
 
 
 def export(there, logical, table, which):

@@ -7,148 +7,30 @@ of that is counted by AWS's rules.
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import itertools
 import json
-import logging
 import os
 import sys
 import textwrap
 import tomllib
-import uuid
-from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from unittest import mock
-from urllib.parse import parse_qs, urlsplit
 
-import boto3
-from botocore.httpsession import URLLib3Session
 from cfnlint.decode import decode
-from moto.server import ThreadedMotoServer
+
+import billing
+import loading
 
 ROOT = Path(__file__).parent.parent
-MB, GB = 2**20, 2**30
+GB = 2**30
 HOURS = 730  # of a month
 STORE_URL = "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/prod/link"
-EVENT = json.loads((ROOT / "tests" / "events" / "get.json").read_text())  # a recorded one
 
 
 class CostError(Exception):
     """Why there is no figure, as a sentence for the person who runs the command."""
-
-
-@dataclass
-class Kind:
-    """What AWS bills of a request of one kind."""
-
-    name: str
-    api: int = 1  # requests that API Gateway bills
-    invocations: int = 1
-    calls: int = 0  # of DynamoDB
-    items: int = 0  # that these read
-    reads: float = 0  # read request units
-    writes: int = 0  # write request units
-    out: int = 0  # bytes of the answer
-    log: int = 0  # bytes of the line in the log
-    stored: int = 0  # bytes of the item that is written
-    metrics: set = field(default_factory=set)  # that CloudWatch makes of it
-
-
-# --- DynamoDB's rules
-
-# They are in these pages of https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/:
-# CapacityUnitCalculations.html (sizes; 100 bytes more an item in storage), read-write-operations.html
-# (units), GSI.html (writes to an index), PointInTimeRecovery_Howitworks.html (billed without the indexes).
-
-
-def value_bytes(attribute):
-    ((kind, value),) = attribute.items()
-    if kind == "L":
-        return 3 + sum(1 + value_bytes(each) for each in value)
-    return len(value.encode()) if kind == "S" else ceil(len(value.strip("0")) / 2) + 1
-
-
-def item_bytes(item):
-    return sum(len(name.encode()) + value_bytes(value) for name, value in item.items())
-
-
-def write_units(size):
-    return ceil(size / 1024)
-
-
-def units_of_write(before, after, indexes):
-    """Return the write units of a write, given the item before and after it, {} for none.
-
-    An index with all attributes is written whenever an item is that has its
-    key; if the key changes it takes two writes, a deletion and a put, and one
-    if the item comes into it or leaves it. `indexes` has the names of each
-    one's key attributes.
-    """
-    units = max(write_units(max(item_bytes(before), item_bytes(after))), 1)
-    for key in indexes:
-        old, new = (item_bytes(item) if set(key) <= item.keys() else 0 for item in (before, after))
-        moved = old and new and any(before[name] != after[name] for name in key)
-        units += write_units(old) + write_units(new) if moved else write_units(max(old, new))
-    return units
-
-
-class Meter:
-    """Count in `kind`, unless it is None, what DynamoDB bills of the calls that the handler makes to its table.
-
-    `table` has the properties of the table in the template. A client of its
-    own looks at items, so that looking is not counted.
-    """
-
-    def __init__(self, index, client, table):
-        self.kind, self.client, self.index = None, client, index
-        self.key, *self.indexes = (
-            [each["AttributeName"] for each in schema["KeySchema"]]
-            for schema in [table, *table["GlobalSecondaryIndexes"]]
-        )
-        self.call, index.call = index.call, self.counted
-
-    def item(self, request):
-        given = request.get("Key") or request["Item"]
-        key = {name: given[name] for name in self.key}
-        return self.client.get_item(TableName=self.index.TABLE, Key=key).get("Item", {})
-
-    def counted(self, operation, values, **request):
-        """Do a call of the handler's, and count it."""
-        if not self.kind:
-            return self.call(operation, values, **request)
-        self.kind.calls += 1
-        if operation == "Query":
-            return self.read(values, request)
-        if operation in ("PutItem", "UpdateItem"):
-            return self.write(operation, values, request)
-        sys.exit(f"scripts/cost.py does not know what DynamoDB bills for {operation}; add it to Meter.")
-
-    def read(self, values, request):
-        if request.pop("ProjectionExpression", None):  # billed are whole items, so let it return them
-            names, used = request["ExpressionAttributeNames"], request["KeyConditionExpression"].split()
-            request["ExpressionAttributeNames"] = {name: names[name] for name in names if name in used}
-        answer = self.call("Query", values, **request)
-        items = list(map(self.index.encode_all, answer["Items"]))
-        # DynamoDB reads up to 1 MB; moto ends a page a little before.
-        full = "LastEvaluatedKey" in answer and len(items) < request.get("Limit", MB)
-        units = max(ceil((MB if full else sum(map(item_bytes, items))) / 4096), 1)
-        self.kind.items += len(items)
-        self.kind.reads += units if request.get("ConsistentRead") else units / 2
-        return answer
-
-    def write(self, operation, values, request):
-        before = self.item(request)
-        answer = self.call(operation, values, **request)
-        if "__type" in answer:
-            # A condition that failed costs what the item takes that is there, or the new one if larger.
-            self.kind.writes += write_units(max(item_bytes(before), item_bytes(request.get("Item", {})), 1))
-        else:
-            after = self.item(request)
-            self.kind.stored = item_bytes(after)
-            self.kind.writes += units_of_write(before, after, self.indexes)
-        return answer
 
 
 # --- The requests
@@ -160,6 +42,13 @@ def record(number):
     return {"link": f"https://example.com/{number:060}", "title": f"{number:060}", "tags": tags}
 
 
+# Titles of 60 characters as people write them, with eleven words of two letters or more each.
+TITLES = (
+    "How we moved a million links to one table without any pauses",
+    "Why every search took half an hour before somebody gave that",
+)
+
+
 def largest(number):
     """Return a link that is as large as one can be, in characters of four bytes."""
     tags = [chr(0x1F600 + each) + "\U0001f600" * 63 for each in range(32)]
@@ -167,73 +56,33 @@ def largest(number):
     return {"link": link, "title": "\U0001f600" * 512, "tags": tags, "notes": "\U0001f600" * 8192}
 
 
-def module(name):
-    """Return a source of handler/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "handler" / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+class Requests:
+    """Sends requests to a handler, and measures what AWS bills of them, as `kinds` by a short name."""
 
+    def __init__(self, index, meter):
+        self.index, self.meter, self.kinds = index, meter, {}
 
-@contextlib.contextmanager
-def loaded(settings):
-    """Give the handler as a module that has these settings, and a client of its DynamoDB, moto's server in a thread."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": url}
-    aws |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
-    try:
-        with mock.patch.dict(os.environ, settings | aws, clear=True):
-            index = module("index")
-            client = boto3.client("dynamodb")
-        # moto takes seconds to search a megabyte.
-        index.http = URLLib3Session(timeout=60, socket_options=index.at_once)
-        with contextlib.closing(client):
-            yield index, client
-    finally:
-        server.stop()
+    def send(self, method, path, body=None, kind=None, source=None):
+        """Return the answer, and the lines of the log. CostError if it is an error."""
+        self.meter.kind, self.meter.changes = kind, []
+        with contextlib.redirect_stdout(io.StringIO()) as log:
+            answer = (source or self.index).lambda_handler(loading.event_of(method, path, body), None)
+        self.meter.kind = None
+        if answer["statusCode"] >= 400:
+            raise CostError(f"{method} {path} failed: {answer['body']}Change what scripts/cost.py sends.")
+        return answer, log.getvalue().splitlines()
 
+    def measure(self, name, label, *request, **more):
+        self.kinds[name] = kind = billing.Kind(label)
+        answer, lines = self.send(*request, kind=kind, **more)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in answer["headers"].items())
+        kind.out = len((headers + answer["body"]).encode())
+        kind.log = sum(len(line.encode()) for line in lines)
+        kind.metrics = set().union(*map(metrics_of, lines))
 
-@contextlib.contextmanager
-def table_of(template, client, name):
-    """Let there be an empty table of this name, of the template's shape, while the block runs."""
-    properties = template["Resources"]["Table"]["Properties"]
-    shape = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    client.create_table(TableName=name, **{part: properties[part] for part in shape})
-    try:
-        yield
-    finally:
-        client.delete_table(TableName=name)
-
-
-@contextlib.contextmanager
-def handler(template):
-    """Give the handler with the template's settings, on an empty table, and a client of its DynamoDB."""
-    settings, parameters = {}, template["Parameters"]
-    variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
-    for name, value in variables.items():  # plain ones, parameters, and what only AWS knows
-        parameter = parameters.get(value.get("Ref")) if isinstance(value, dict) else {"Default": value}
-        settings[name] = str(parameter["Default"]) if parameter else name
-    settings["TABLE"] = uuid.uuid4().hex  # all of moto's servers share their tables
-    with loaded(settings) as (index, client), table_of(template, client, index.TABLE):
-        yield index, client
-
-
-def event_of(method, path, body):
-    parts = urlsplit(path)
-    proxy = parts.path.strip("/")
-    context = EVENT["requestContext"] | {"httpMethod": method, "path": "/prod" + parts.path}
-    return EVENT | {
-        "resource": "/{proxy+}" if proxy else "/",
-        "path": parts.path,
-        "httpMethod": method,
-        "requestContext": context,
-        "pathParameters": {"proxy": proxy} if proxy else None,
-        "multiValueQueryStringParameters": parse_qs(parts.query) or None,
-        "body": body and json.dumps(body),
-    }
+    def store(self, numbers):
+        for number in numbers:
+            self.send("POST", "/link", record(number))
 
 
 def measured(template):
@@ -241,60 +90,92 @@ def measured(template):
 
     CostError if it answers one with an error.
     """
-    # What API Gateway answers by itself; prices.toml has AWS's words on what it does not bill.
-    kinds = {
-        "options": Kind("`OPTIONS`, a preflight", invocations=0),
-        "refused": Kind("Refused by API Gateway: throttled, or without a valid key", api=0, invocations=0),
-    }
     # A clock by which each request takes 12.3 ms, so that the line in the log always has as many bytes.
-    clock = mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__)
-    with handler(template) as (index, client), clock:
+    with mock.patch("time.perf_counter", itertools.count(step=0.0123).__next__):
+        with loading.handler(template) as (index, client):
+            kinds = measured_alone(template, index, client)
+        with loading.handler(template) as (index, client), loading.addon(index, client) as (search, tables):
+            return kinds | measured_with_search(template, index, client, search, tables)
 
-        def send(method, path, body=None, kind=None, source=index):
-            meter.kind = kind
-            with contextlib.redirect_stdout(io.StringIO()) as log:
-                answer = source.lambda_handler(event_of(method, path, body), None)
-            if answer["statusCode"] >= 400:
-                raise CostError(f"{method} {path} failed: {answer['body']}Change what scripts/cost.py sends.")
-            return answer, log.getvalue().splitlines()
 
-        def measure(name, label, method, path, body=None, source=index):
-            kinds[name] = kind = Kind(label)
-            answer, lines = send(method, path, body, kind, source)
-            headers = "".join(f"{name}: {value}\r\n" for name, value in answer["headers"].items())
-            kind.out = len((headers + answer["body"]).encode())
-            kind.log = sum(len(line.encode()) for line in lines)
-            kind.metrics = set().union(*map(metrics_of, lines))
+def measured_alone(template, index, client):
+    """Return the kinds of requests to a store without the add-on search."""
+    meter = billing.Meter(index, client, {index.TABLE: template["Resources"]["Table"]["Properties"]})
+    requests = Requests(index, meter)
+    send, measure, store, kinds = requests.send, requests.measure, requests.store, requests.kinds
+    # What API Gateway answers by itself; prices.toml has AWS's words on what it does not bill.
+    kinds["options"] = billing.Kind("`OPTIONS`, a preflight", invocations=0)
+    kinds["refused"] = billing.Kind("Refused by API Gateway: throttled, or without a valid key", api=0, invocations=0)
+    store(range(150))
+    one = index.link_id_of(record(0)["link"])
+    measure("new", "`POST /link`, a new link", "POST", "/link", record(150))
+    measure("there", "`POST /link`, one that is there", "POST", "/link", record(0))
+    measure("list", "`GET /link`, 100 links", "GET", "/link")
+    measure("get", "`GET /link/{link_id}`", "GET", f"/link/{one}")
+    measure("go", "`GET /go/{link_id}`, counted", "GET", f"/go/{one}")
+    index.COUNT_VISITS = False
+    measure("uncounted", "`GET /go/{link_id}`, not counted", "GET", f"/go/{one}")
+    measure("patch", "`PATCH /link/{link_id}`", "PATCH", f"/link/{one}", {"title": "Another"})
+    measure("delete", "`DELETE /link/{link_id}`", "DELETE", f"/link/{one}")
+    measure("index", "`GET /`, the index", "GET", "/")
+    with mock.patch.dict(os.environ, {"STORE_URL": STORE_URL}):
+        measure("page", "The page of `addons/page.yml`", "GET", "/", source=loading.module("page"))
+    measure("health", "`GET /health`", "GET", "/health")
+    for number in range(25):  # more than 1 MB
+        send("PUT", f"/link/largest-{number}", largest(number))
+    other = largest(25)
+    measure("put", "`PUT /link/{link_id}`, another for the largest record", "PUT", "/link/largest-0", other)
+    measure("largest", "`GET /link`, 1 MB of the largest records", "GET", "/link")
+    store(range(200, 1300))
+    measure("tags", "`GET /tags`, 1,000 links counted", "GET", "/tags")
+    store(range(1300, 3500))  # more than 1 MB
+    measure("search", "`GET /link?q=`, 1 MB searched", "GET", "/link?q=nothing")
+    return kinds
 
-        def store(numbers):
-            for number in numbers:
-                send("POST", "/link", record(number))
 
-        meter = Meter(index, client, template["Resources"]["Table"]["Properties"])
-        store(range(150))
-        one = index.link_id_of(record(0)["link"])
-        measure("new", "`POST /link`, a new link", "POST", "/link", record(150))
-        measure("there", "`POST /link`, one that is there", "POST", "/link", record(0))
-        measure("list", "`GET /link`, 100 links", "GET", "/link")
-        measure("get", "`GET /link/{link_id}`", "GET", f"/link/{one}")
-        measure("go", "`GET /go/{link_id}`, counted", "GET", f"/go/{one}")
-        index.COUNT_VISITS = False
-        measure("uncounted", "`GET /go/{link_id}`, not counted", "GET", f"/go/{one}")
-        measure("patch", "`PATCH /link/{link_id}`", "PATCH", f"/link/{one}", {"title": "Another"})
-        measure("delete", "`DELETE /link/{link_id}`", "DELETE", f"/link/{one}")
-        measure("index", "`GET /`, the index", "GET", "/")
-        with mock.patch.dict(os.environ, {"STORE_URL": STORE_URL}):
-            measure("page", "The page of `addons/page.yml`", "GET", "/", source=module("page"))
-        measure("health", "`GET /health`", "GET", "/health")
-        for number in range(25):  # more than 1 MB
-            send("PUT", f"/link/largest-{number}", largest(number))
-        other = largest(25)
-        measure("put", "`PUT /link/{link_id}`, another for the largest record", "PUT", "/link/largest-0", other)
-        measure("largest", "`GET /link`, 1 MB of the largest records", "GET", "/link")
-        store(range(200, 1300))
-        measure("tags", "`GET /tags`, 1,000 links counted", "GET", "/tags")
-        store(range(1300, 3500))  # more than 1 MB
-        measure("search", "`GET /link?q=`, 1 MB searched", "GET", "/link?q=nothing")
+FOLLOWED = ", followed"  # ends the name of what the add-on search does after a request, by the table's stream
+
+
+def measured_with_search(template, index, client, search, tables):
+    """Return what the add-on search, whose tables these are, answers and follows."""
+    meter = billing.Meter(index, client, {index.TABLE: template["Resources"]["Table"]["Properties"]} | tables)
+    requests = Requests(index, meter)
+    measure, kinds = requests.measure, requests.kinds
+
+    def follow(name, label):
+        """Follow what the last request has changed."""
+        meter.kind = kinds[name + FOLLOWED] = billing.Kind(f"... then follows {label}", api=0, answers=0)
+        search.lambda_handler({"Records": meter.changes}, None)
+        meter.kind = None
+
+    def change(name, label, *request):
+        requests.send(*request, kind=billing.Kind(label))
+        follow(name, label)
+
+    index.ask_addon = loading.asker(search, meter)
+    for number in range(101):
+        change("stored", "", "POST", "/link", record(number) | {"tags": ["found"]})
+    del kinds["stored" + FOLLOWED]
+    for number in range(50):
+        count = {"term": "#", "place": f"topic-{number:02}", "count": 20}
+        client.put_item(TableName=search.INDEX, Item=index.encode_all(count))
+    measure("by_tag", "`GET /link?tag=`, 100 links", "GET", "/link?tag=found")
+    measure("by_word", "`GET /link?q=`, 100 links", "GET", "/link?q=example")
+    measure("all_tags", "`GET /tags`, all 51", "GET", "/tags")
+    change("short", "a new link of three tags and six words", "POST", "/link", record(150))
+    given = record(151) | {"title": TITLES[0]}
+    change("new", "a new link of three tags and 17 words", "POST", "/link", given)
+    one = index.link_id_of(given["link"])
+    change("go", "a visit", "GET", f"/go/{one}")
+    change("patch", "a change of a title, eleven words to others", "PATCH", f"/link/{one}", {"title": TITLES[1]})
+    change("delete", "a deletion of that link", "DELETE", f"/link/{one}")
+    one = index.link_id_of(record(150)["link"])
+    days = [f"2026-11-{day:02}" for day in range(1, 31)]
+    life = search.life_of(json.loads(requests.send("GET", f"/link/{one}")[0]["body"]))
+    for number, day in enumerate(days):
+        search.write_day(life, day, number, number + 1)
+    path = f"/link/{one}/visits?from={days[0]}&to={days[-1]}"
+    measure("visits", "`GET /link/{link_id}/visits`, a month", "GET", path)
     return kinds
 
 
@@ -330,22 +211,26 @@ class Prices:
         assumed = self.assumed
         ms = assumed["request_ms"] + kind.calls * assumed["call_ms"]
         ms += kind.items * assumed["item_ms"] + kind.out / 1024 * assumed["out_kb_ms"]
+        if kind.addon:  # which it waits for
+            ms += assumed["call_ms"] + self.seconds(kind.addon) * 1000
         return kind.invocations * ceil(ms) / 1000
 
     def compute(self, seconds):
         return seconds * self.memory / 1024 * self.of["lambda_gb_second"]
 
     def request(self, kind):
-        """Return what a request costs, by what is billed."""
-        log = kind.log + kind.invocations * self.assumed["log_event_bytes"]
-        return {
+        """Return what a request costs, by what is billed, with what the add-on search does for it."""
+        log = kind.log and kind.log + self.assumed["log_event_bytes"]
+        parts = {
             "API Gateway": kind.api * self.of["api_request"],
             "Lambda": kind.invocations * self.of["lambda_request"],
             "Lambda's time": self.compute(self.seconds(kind)),
             "DynamoDB": kind.reads * self.of["read_unit"] + kind.writes * self.of["write_unit"],
             "Log": log / GB * (self.of["log_gb"] + self.log_months * self.of["log_gb_month"]),
-            "Transfer": (kind.out + self.assumed["gateway_bytes"]) / GB * self.of["out_gb"],
+            "Transfer": kind.answers * (kind.out + self.assumed["gateway_bytes"]) / GB * self.of["out_gb"],
         }
+        inner = self.request(kind.addon) if kind.addon else {}
+        return {part: usd + inner.get(part, 0) for part, usd in parts.items()}
 
     def each(self, kind):
         return sum(self.request(kind).values())
@@ -356,14 +241,17 @@ class Prices:
         for name, count in month.get("requests", {}).items():
             if name not in kinds:
                 raise CostError(f"There is no kind of request {name!r}; there are {', '.join(kinds)}.")
-            for part, amount in self.request(kinds[name]).items():
-                parts[part] += count * amount
+            followed = kinds.get(name + FOLLOWED) if month.get("has_search") else None
+            for kind in filter(None, (kinds[name], followed)):
+                for part, amount in self.request(kind).items():
+                    parts[part] += count * amount
         cold = month.get("cold_starts", 0) * self.assumed["cold_start_ms"] / 1000
         parts["Lambda's time"] += self.compute(cold)
         metrics = set().union(*(kinds[name].metrics for name in month.get("requests", {})))
         parts["Metrics"] = len(metrics) * self.of["metric_month"] * month.get("hours", 0) / HOURS
         stored = month["links"] * (kinds["new"].stored + 100) / GB
-        parts["Storage"] = stored * (1 + self.indexes) * self.of["stored_gb_month"]
+        indexed = month["links"] * kinds["new" + FOLLOWED].indexed / GB if month.get("has_search") else 0
+        parts["Storage"] = (stored * (1 + self.indexes) + indexed) * self.of["stored_gb_month"]
         parts["Backup"] = stored * self.of["backup_gb_month"]
         return parts
 
@@ -375,7 +263,7 @@ class Prices:
         asked = done = self.rate * 3600 + self.burst
         if concurrency and kind.invocations:
             done = min(asked, concurrency / self.seconds(kind) * 3600)
-        return done * self.each(kind) + (asked - done) * self.each(Kind("refused by Lambda", invocations=0))
+        return done * self.each(kind) + (asked - done) * self.each(billing.Kind("refused by Lambda", invocations=0))
 
 
 # --- The report
@@ -413,13 +301,25 @@ def notes(kinds, data, prices):
         f" answer, and {assumed['cold_start_ms']} for a cold start. So are {assumed['gateway_bytes']} bytes more"
         f" of each answer and {assumed['log_event_bytes']} of each line of the log."
     )
+    short, new = kinds["short" + FOLLOWED], kinds["new" + FOLLOWED]
+    yield (
+        "With the add-on search, a search, `/tags` and `/visits` are two functions, of which the store's waits for the"
+        " other; its time has that of both, and both are billed. What follows is what the add-on does by the table's"
+        " stream, reckoned as one call of its function for each change, one call of DynamoDB after the other; changes"
+        " of the same moment come together, and are cheaper. A tag is four write units, a word of two letters or more"
+        f" is one: a new link has {3 + short.writes} in all if it has six words, and {3 + new.writes} if it has 17, as"
+        f" with a title of eleven. Its entries take {short.indexed:,} or {new.indexed:,} bytes of storage. Lambda reads"
+        " the stream for nothing"
+        ' (DynamoDB Developer Guide, "Evaluate your Streams usage"). The days of visits are not in the storage.'
+    )
     yield "API Gateway bills no request that it throttles, or that lacks a valid key where one is needed."
     metrics = set().union(*(kind.metrics for kind in kinds.values()))
     yield (
         f"These requests make {len(metrics)} metrics, billed for the hours that have data. `addons/alarms.yml`"
         f" has an alarm for each of three metrics, {usd(3 * prices.of['alarm_month'])} USD a month, and one of Metrics"
         " Insights, of which each metric that it matches is billed: three to eight, 0.30 to 0.80 USD. Its dashboard"
-        " is free, if the account has fewer than four."
+        " is free, if the account has fewer than four. Two more alarms watch the add-on search,"
+        f" {usd(2 * prices.of['alarm_month'])} USD."
     )
     yield "The page's function has less memory than the store's, and is reckoned as that one."
     for month in data["month"]:
@@ -439,12 +339,12 @@ def notes(kinds, data, prices):
 
 def report(kinds, data, prices):
     """Return the Markdown, given the measured kinds of requests by name."""
-    head = ("A request", "Read units", "Write units", "Bytes out", "Bytes logged", "ms, assumed")
-    requests = [(*head, "USD a million", "of it for the ms")]
-    for kind in sorted(kinds.values(), key=prices.each):
-        total, time = prices.each(kind), prices.request(kind)["Lambda's time"]
-        measured = f"{kind.reads:g}", kind.writes, f"{kind.out:,}", kind.log, f"{prices.seconds(kind) * 1000:.0f}"
-        requests.append((kind.name, *measured, usd(total * 1_000_000), f"{time / total:.0%}"))
+    with_search = [kind for name, kind in kinds.items() if kind.addon or name.endswith(FOLLOWED)]
+    alone = [kind for kind in kinds.values() if kind not in with_search]
+    requests = (
+        listed_requests("A request", alone, prices),
+        listed_requests("With the add-on search", with_search, prices),
+    )
     months = []
     for month in data["month"]:
         parts = prices.month(month, kinds)
@@ -453,11 +353,23 @@ def report(kinds, data, prices):
     months.insert(0, ("A month", "Links", "Requests", *parts, "USD in all"))
     some = data["assumed"]["reserved_concurrency"]
     floods = [("An hour of a flood", "USD", f"USD with {some} functions at most")]
-    for kind in sorted(kinds.values(), key=prices.flood)[:-4:-1]:
+    for kind in sorted(alone, key=prices.flood)[:-4:-1]:
         floods.append((kind.name, usd(prices.flood(kind)), usd(prices.flood(kind, some))))
     wrap = textwrap.TextWrapper(105, initial_indent="- ", subsequent_indent="  ")
     listed = "\n".join(map(wrap.fill, notes(kinds, data, prices)))
-    return "\n\n".join([table(*requests), table(*months), table(*floods), listed])
+    return "\n\n".join([*requests, table(*months), table(*floods), listed])
+
+
+def listed_requests(what, kinds, prices):
+    """Return a table of kinds of requests, the cheapest first."""
+    head = (what, "Read units", "Write units", "Bytes out", "Bytes logged", "ms, assumed")
+    rows = [(*head, "USD a million", "of it for the ms")]
+    for kind in sorted(kinds, key=prices.each):
+        total, time = prices.each(kind), prices.request(kind)["Lambda's time"]
+        figures = f"{kind.all('reads'):g}", kind.all("writes"), f"{kind.out:,}", kind.log
+        ms = f"{prices.seconds(kind) * 1000:.0f}"
+        rows.append((kind.name, *figures, ms, usd(total * 1_000_000), f"{time / total:.0%}"))
+    return table(*rows)
 
 
 def main():

@@ -32,7 +32,7 @@ NOT_THERE |= {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 def teardown(name, template, export=True, first=(), yes=False):
     """Delete the stack, wait until it is gone, and list what is left; export its tables before, if `export`.
 
-    The stacks `first`, which use it, are deleted before it. Objects of its
+    The stacks `first`, which use it, are deleted before it, and their tables exported too. Objects of its
     buckets, which are not exported, are asked about, unless `yes`. StackError if
     a stack does not go, or must not, or a table cannot be exported.
     """
@@ -59,18 +59,23 @@ def teardown(name, template, export=True, first=(), yes=False):
     if buckets:
         lost = [f"Bucket {bucket} has {count}, which are deleted." for bucket, count in buckets.items()]
         stack.agreed(name, lost, yes, "Nothing is deleted.")
+    kept = [(there, logical, table) for logical, table in tables.items()]
+    for each in first:
+        of_addon = contents.tables_of(stack.resources_of(client, each["StackId"]))
+        kept += [(each, logical, table) for logical, table in of_addon.items()]
+    kept = [each for each in kept if not contents.can_be_made_again(*each[:2])]
     if export:
-        for logical, table in tables.items():
-            contents.export(there, logical, table["TableName"], which)
+        for each, logical, table in kept:
+            contents.export(each, logical, table["TableName"], which)
     for each in first:
         remove(client, each, template)
     for bucket in buckets:
         # With an object in it the deletion fails (CloudFormation Template Reference, DeletionPolicy attribute).
         contents.empty(bucket)
     remove(client, there, template)
-    if tables:
+    if kept:
         # DynamoDB Developer Guide, "Delete a table with PITR enabled".
-        backups = " and ".join(f"{table['TableName']}$DeletedTableBackup" for table in tables.values())
+        backups = " and ".join(f"{table['TableName']}$DeletedTableBackup" for _, _, table in kept)
         print(
             f"On AWS, DynamoDB keeps a backup for 35 days at no charge, {backups},"
             " if the table had point-in-time recovery on."

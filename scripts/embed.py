@@ -107,7 +107,8 @@ class Statement:
     def binds(self):
         if isinstance(self.node, (ast.FunctionDef, ast.ClassDef)):
             return {self.node.name}
-        return {each.id for each in ast.walk(self.node) if isinstance(getattr(each, "ctx", None), ast.Store)}
+        names = (each for each in ast.walk(self.node) if isinstance(each, ast.Name))
+        return {each.id for each in names if isinstance(each.ctx, ast.Store)}
 
     def uses(self):
         return {each.id for each in ast.walk(self.node) if isinstance(each, ast.Name)}

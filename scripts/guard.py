@@ -147,6 +147,12 @@ async def save():
     return status == 0
 
 
+def read_streams_from_their_beginning():
+    """Let functions follow what changes from now on: the engine saves how far a stream was read, but not the stream."""
+    if functions := sys.modules.get("ministack.services.lambda_svc"):
+        functions._dynamodb_stream_positions.clear()
+
+
 class Guard:
     """The engine as an ASGI application that refuses web pages, and saves its state every `seconds`."""
 
@@ -176,7 +182,12 @@ class Guard:
                 await asyncio.wait({saving})
             return message
 
-        await self.app(scope, receive_and_stop, send)
+        async def start_and_send(message):
+            if message["type"] == "lifespan.startup.complete":  # and what was saved is there
+                read_streams_from_their_beginning()
+            await send(message)
+
+        await self.app(scope, receive_and_stop, start_and_send)
 
     async def save_again_and_again(self):
         while PERSIST_STATE:

@@ -1,4 +1,4 @@
-"""Show what a stack's functions have logged: the newest errors, or each line as it comes."""
+"""Show what the functions of a stack and its add-ons have logged: the newest errors, or each line as it comes."""
 
 import json
 from collections import deque
@@ -32,6 +32,14 @@ def log_groups(resources):
                 group = asked.get("LoggingConfig", {}).get("LogGroup", f"/aws/lambda/{physical}")
                 found[group] = f"{found[group]} {logical}" if group in found else logical
     return {physical: logical for kind, logical, physical in resources if kind == stack.LOG} | found
+
+
+def all_log_groups(resources, addons):
+    """Return the log groups of a stack and of its add-ons, which have their stacks' names there, by name."""
+    client, found = boto3.client("cloudformation"), log_groups(resources)
+    for each in addons:
+        found |= dict.fromkeys(log_groups(stack.resources_of(client, each["StackId"])), each["StackName"])
+    return found
 
 
 def log_events(group, since, **more):
@@ -110,13 +118,13 @@ def brief(message):
     return " ".join(message.split())
 
 
-def follow_logs(name):
-    """Print the lines that a stack's functions have logged in the last ten minutes, and each new one, until Ctrl-C.
+def follow_logs(name, addons=()):
+    """Print what a stack and its add-ons have logged in the last ten minutes, and each new line, until Ctrl-C.
 
     Version 1 of the AWS CLI, which is on PyPI, has no `aws logs tail`.
     """
     client = boto3.client("cloudformation")
-    groups = log_groups(stack.resources_of(client, stack.existing(client, name)["StackId"]))
+    groups = all_log_groups(stack.resources_of(client, stack.existing(client, name)["StackId"]), addons)
     if not groups:
         raise StackError(f"Stack {name} has no log group.")
     since, seen = dict.fromkeys(groups, milliseconds(timedelta(minutes=10))), set()

@@ -1,4 +1,4 @@
-"""Deploy a stack of a template, with add-ons if it is a store; look at it, follow its log, or tear it down.
+"""Deploy a stack of a template, with add-ons if it is a store; look at it, follow its log, index or tear it down.
 
 Account, region and endpoint are the usual settings of the AWS SDKs
 (AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL ...), so the same commands work on
@@ -13,7 +13,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 import addons
-import logs
+import reindex
 import stack
 from show import show
 from stack import StackError
@@ -64,7 +64,7 @@ def parsed(parser):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs"])
+    parser.add_argument("action", choices=["deploy", "teardown", "status", "logs", "reindex"])
     parser.add_argument("--no-export", action="store_true", help="tear down without writing the tables to files")
     add_arguments(parser)
     options = parsed(parser)
@@ -80,9 +80,13 @@ def main():
             addons.teardown(options.stack, options.template, not options.no_export, options.yes)
         elif options.action == "status":
             addons.show_status(options.stack)
+        elif options.action == "reindex":
+            reindex.reindex(options.stack)
         else:
-            logs.follow_logs(options.stack)
+            addons.follow_logs(options.stack)
     except KeyboardInterrupt as interrupt:
+        if options.action == "reindex":
+            sys.exit("\nInterrupted. The stream is followed again; to make the index, run it once more.")
         if options.action in ("deploy", "teardown"):
             sys.exit(str(interrupt) or f"\nInterrupted. See how the stack is: make status STACK={options.stack}")
         print()

@@ -16,14 +16,17 @@ TITLE, NOTES, TAG, TAGS = 512, 8192, 64, 32
 CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def rules(path):
-    """Return what the handler defines without its environment: functions, classes, and constants like FIELDS.
+def rules(path, index=None):
+    """Return what a handler defines without its environment: functions, classes, and constants like FIELDS.
 
-    It cannot be imported: it wants a table, and asks it at once.
+    It cannot be imported: it wants a table, and asks it at once. What it imports from handler/index.py is
+    that of `index`, which are the rules of that one.
     """
-    module, left = {"__name__": path.stem}, {"os"}
+    module, left = {"__name__": path.stem, **(vars(index) if index else {})}, {"os"}
     for node in ast.parse(path.read_text()).body:
         mentioned = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        if isinstance(node, ast.ImportFrom) and node.module == HANDLER.stem:
+            continue
         if isinstance(node, ast.Assign) and mentioned & left:
             left |= {
                 each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)

@@ -23,6 +23,7 @@ TABLE, BUCKET, QUEUE = "AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Que
 API, FUNCTION, LOG = "AWS::ApiGateway::RestApi", "AWS::Lambda::Function", "AWS::Logs::LogGroup"
 
 STORE = "apidb"  # what the template of the link store is known by, and the name of its stack
+SEARCH = f"{STORE}-search"  # what its add-on search is known by
 STORE_TEMPLATE = (embed.ROOT / "setupapidb.yml").resolve()
 
 # What to do about a stack that CloudFormation neither updates nor has a default way out for
@@ -54,6 +55,11 @@ def known_by(described):
 
 def is_store(described):
     return known_by(described) == STORE
+
+
+def is_search(described):
+    """Return whether this describes the add-on search, which has an index of a store."""
+    return known_by(described) == SEARCH
 
 
 def which(name, template):
@@ -118,6 +124,12 @@ def place(client):
 
 def outputs_of(stack):
     return {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
+
+
+def store_of(stack):
+    """Return the store that the stack of an add-on is for, by its parameter; None if it says none."""
+    given = {each["ParameterKey"]: each.get("ParameterValue") for each in stack.get("Parameters", [])}
+    return given.get("Store")
 
 
 def resources_of(client, stack_id):

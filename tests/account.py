@@ -25,7 +25,7 @@ import embed
 from conftest import MOST, RUN, spent
 from manage import stop_in_order
 
-ON_AWS = "test_access test_addons test_api test_aws test_races test_stack test_upgrade".split()
+ON_AWS = "test_access test_addons test_api test_aws test_races test_search test_stack test_upgrade".split()
 SYSTEMS = "test_pets test_reviews test_posts".split()  # of these, what the same tests ask the handler too
 
 AGREED = pytest.StashKey()

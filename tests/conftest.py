@@ -28,14 +28,15 @@ from awscli.clidriver import create_clidriver
 from cfnlint.decode import decode
 from playwright.sync_api import expect, sync_playwright
 
-import cost
+import loading
 import local
 import stack
 
-pytest_plugins = ["account", "exchange", "stacks"]
+pytest_plugins = ["account", "exchange", "pages", "stacks"]
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "setupapidb.yml"
+SEARCH = ROOT / "addons" / "search.yml"
 NEVER_THROTTLED = {"RequestsPerSecond": "10000", "RequestBurst": "5000"}
 RUN = f"apidb-test-{random.SystemRandom().randrange(16**6):06x}"  # begins the names of what this run makes
 PATIENCE = {"engine": 60, "aws": 600}  # seconds until what must come has not come
@@ -147,8 +148,9 @@ def loaded(template):
     function = template["Resources"]["Function"]["Properties"]
     settings = {"TABLE": "links", "STACK": "store", "STACK_ID": "arn:aws:cloudformation:the-stack", "ACCESS": "open"}
     settings |= {"ALLOWED_ORIGIN": "*", "COUNT_VISITS": "true", "VERSION": "0.0.1", "ENDPOINT": "https://on.aws"}
+    settings["LAMBDA"] = "https://lambda.on.aws"
     assert settings.keys() == function["Environment"]["Variables"].keys()
-    with cost.loaded(settings) as both:
+    with loading.loaded(settings) as both:
         yield both
 
 
@@ -165,7 +167,7 @@ def dynamodb(loaded):
 @pytest.fixture
 def handler(template, module, dynamodb):
     """The handler on an empty table."""
-    with cost.table_of(plain(template), dynamodb, "links"):
+    with loading.table_of(plain(template), dynamodb, "links"):
         yield module
 
 
@@ -187,6 +189,83 @@ def operation_of(request):
 def plain(value):
     """Return a part of the template without the classes that cfn-lint gives it."""
     return json.loads(json.dumps(value))
+
+
+class Stream:
+    """The stream of the table `links` at the DynamoDB of a client of boto3."""
+
+    def __init__(self, dynamodb):
+        arn = dynamodb.describe_table(TableName="links")["Table"]["LatestStreamArn"]
+        with mock.patch.dict(os.environ, {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}):
+            region, url = dynamodb.meta.region_name, dynamodb.meta.endpoint_url
+            self.client = boto3.client("dynamodbstreams", region, endpoint_url=url)
+        (shard,) = self.client.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        start = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        self.iterator = self.client.get_shard_iterator(**start)["ShardIterator"]
+
+    def records(self):
+        """Return the records that have come since this was last asked, as Lambda hands them over."""
+        page = self.client.get_records(ShardIterator=self.iterator)
+        self.iterator = page["NextShardIterator"]
+        return json.loads(json.dumps([{"dynamodb": each["dynamodb"]} for each in page["Records"]], default=str))
+
+
+class AddOn:
+    """The add-on search as the store's function reaches it: by its questions in JSON; it `asked` these.
+
+    `follow` hands it what the stream has, unless that is `stopped`. While it is `gone`, there is no such
+    function, as moto says it. While there is a `failure`, that is raised if it is an exception, and answered if not.
+    """
+
+    def __init__(self, search, stream, http):
+        self.search, self.stream, self.http = search, stream, http
+        self.asked, self.gone, self.failure, self.stopped = [], False, None, False
+
+    def send(self, request):
+        self.asked.append(json.loads(request.body))
+        if self.gone:
+            return self.http.send(request)
+        if isinstance(self.failure, Exception):
+            raise self.failure
+        if self.failure:
+            return self.failure
+        try:
+            return httpx.Response(200, json=self.search.lambda_handler(self.asked[-1], None))
+        except Exception as failure:  # which Lambda would say in its way, and the handler would read the links
+            raise AssertionError("the add-on fails") from failure
+
+    def follow(self):
+        records = [] if self.stopped else self.stream.records()
+        if records:
+            self.search.lambda_handler({"Records": records}, None)
+
+
+@pytest.fixture(scope="session")
+def search_module(loaded):
+    """The function of the add-on search as a module, on the handler's DynamoDB."""
+    with mock.patch.dict(os.environ, {"INDEX": "index", "VISITS": "visits"}):
+        return loading.module("search", index=loaded[0])
+
+
+@pytest.fixture
+def search(handler, search_module, dynamodb, monkeypatch):
+    """The function of the add-on search on empty tables."""
+    template, problems = decode(str(SEARCH))
+    assert not problems
+    monkeypatch.setattr(search_module, "made", False)
+    with loading.table_of(plain(template), dynamodb, "index", "Index"):
+        with loading.table_of(plain(template), dynamodb, "visits", "Visits"):
+            yield search_module
+
+
+@pytest.fixture
+def addon(handler, search, dynamodb, monkeypatch):
+    """The add-on search, which the handler asks, and which is there since the store is."""
+    assert search.lambda_handler({"question": "made", "cursor": None}, None) is True
+    addon = AddOn(search, Stream(dynamodb), handler.http_of_search())
+    monkeypatch.setattr(handler, "absent_until", 0)
+    monkeypatch.setattr(handler, "http_of_search", lambda: addon)
+    return addon
 
 
 @pytest.fixture

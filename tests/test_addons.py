@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import boto3
 import pytest
@@ -9,6 +10,8 @@ from cfnlint.decode import decode
 
 import addons
 import deploying
+import looking
+import reindex
 import show
 import stack
 from conftest import (
@@ -18,6 +21,8 @@ from conftest import (
     create,
     create_stack,
     delete_stack,
+    eventually,
+    http_api,
     is_aws,
     named,
     outputs,
@@ -28,6 +33,7 @@ from conftest import (
 from test_scripts import LOG, here, make, parameters, succeeds
 
 ALARMS = ROOT / "addons" / "alarms.yml"
+SEARCH = ALARMS.with_name("search.yml")
 ADDONS = sorted(ALARMS.parent.glob("*.yml"))
 
 
@@ -70,6 +76,8 @@ def test_an_add_on_is_known_by_its_description_and_bound_to_its_store(path):
     assert template["Description"].startswith(f"apidb-{path.stem}, ")
     assert template["Parameters"]["Store"]["Default"] == "apidb"
     exported = re.findall(r'Export: \{Name: !Sub "\$\{AWS::StackName\}-(\w+)"\}', TEMPLATE.read_text())
+    # The alarms know an add-on by the store, too.
+    exported += re.findall(r'Export: \{Name: !Sub "\$\{Store\}-(\w+)"\}', SEARCH.read_text())
     used = set(map(json.dumps, imports(template)))
     assert used and used <= {json.dumps(imported(name)) for name in exported}
 
@@ -105,6 +113,12 @@ def test_each_alarm_watches_the_store_for_what_it_describes():
         ("AWS/ApiGateway", "5XXError", "Sum", from_on, 5, 300, 1): api,
         ("AWS/ApiGateway", "Latency", "p99", over, 3000, 300, 3): api,  # in ms
         ("AWS/Lambda", "Throttles", "Sum", over, 0, 300, 1): {"FunctionName": imported("FunctionName")},
+        ("AWS/Lambda", "IteratorAge", "Maximum", over, 300_000, 300, 1): {
+            "FunctionName": content(SEARCH)["Resources"]["Function"]["Properties"]["FunctionName"]
+        },
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", over, 0, 300, 1): {
+            "QueueName": imported("SearchQueueName")
+        },
     }
     names = "Namespace MetricName Statistic ComparisonOperator Threshold Period EvaluationPeriods".split()
     query = alarms.pop("TableAlarm")
@@ -124,10 +138,13 @@ def test_each_alarm_watches_the_store_for_what_it_describes():
     assert settings == (300, 1, 0, over)
 
 
-def test_only_the_topic_and_the_alarm_that_costs_more_depend_on_parameters():
+def test_only_the_topic_and_some_alarms_depend_on_parameters():
     template = content(ALARMS)
     conditional = {name: each["Condition"] for name, each in template["Resources"].items() if "Condition" in each}
-    assert conditional == {"Topic": "HasEmail", "TableAlarm": "HasTableAlarm"}
+    of_search = dict.fromkeys(["StreamAlarm", "QueueAlarm"], "HasSearch")
+    assert conditional == {"Topic": "HasEmail", "TableAlarm": "HasTableAlarm"} | of_search
+    assert template["Conditions"]["HasSearch"] == {"Fn::Equals": [{"Ref": "Search"}, "true"]}
+    assert template["Parameters"]["Search"]["Default"] == "false"
     assert template["Conditions"]["HasTableAlarm"] == {"Fn::Equals": [{"Ref": "WatchTable"}, "true"]}
     assert template["Parameters"]["WatchTable"]["Default"] == "true"
     assert "0.30 to 0.80 USD" in template["Parameters"]["WatchTable"]["Description"]
@@ -145,19 +162,26 @@ def test_no_name_is_typed_in():
     assert names == {("DashboardName", str({"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}))}
 
 
-def dashboard(alarm):
-    """Return the dashboard as CloudFormation makes it, with this text where the table's alarm is."""
+def dashboard(*more):
+    """Return the dashboard as CloudFormation makes it, with these alarms that depend on parameters."""
     text, values = content(ALARMS)["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    assert values["AndTableAlarm"] == {"Fn::If": ["HasTableAlarm", {"Fn::Sub": ', "${TableAlarm.Arn}"'}, ""]}
+    depend = {"AndTableAlarm": ("HasTableAlarm", ["TableAlarm"])}
+    depend["AndSearchAlarms"] = ("HasSearch", ["StreamAlarm", "QueueAlarm"])
     names = set(re.findall(r"\$\{([^!}][^}]*)\}", text))
     assert names >= values.keys()
-    filled = re.sub(r"\$\{([^!}][^}]*)\}", lambda found: alarm if found[1] == "AndTableAlarm" else found[1], text)
+    for name, (condition, alarms) in depend.items():
+        added = "".join(f', "${{{alarm}.Arn}}"' for alarm in alarms)
+        assert values[name] == {"Fn::If": [condition, {"Fn::Sub": added}, ""]}
+        text = text.replace(f"${{{name}}}", added if condition in more else "")
+    filled = re.sub(r"\$\{([^!}][^}]*)\}", lambda found: found[1], text)
     return json.loads(filled.replace("${!", "${"))["widgets"]
 
 
-@pytest.mark.parametrize("alarm, count", [("", 3), (', "arn:aws:cloudwatch:a:1:alarm:b"', 4)])
-def test_the_dashboard_is_json_with_and_without_the_alarm_on_the_table(alarm, count):
-    widgets = dashboard(alarm)
+@pytest.mark.parametrize(
+    "conditions, count", [((), 3), (("HasTableAlarm",), 4), (("HasSearch",), 5), (("HasTableAlarm", "HasSearch"), 6)]
+)
+def test_the_dashboard_is_json_with_and_without_alarms_that_depend_on_parameters(conditions, count):
+    widgets = dashboard(*conditions)
     assert len(widgets[0]["properties"]["alarms"]) == count
     for widget in widgets[1:]:
         assert widget["properties"]["region"] == "AWS::Region"
@@ -166,7 +190,7 @@ def test_the_dashboard_is_json_with_and_without_the_alarm_on_the_table(alarm, co
 def test_the_widgets_lie_side_by_side():
     cells = [
         (x, y)
-        for widget in dashboard("")
+        for widget in dashboard()
         for x in range(widget["x"], widget["x"] + widget["width"])
         for y in range(widget["y"], widget["y"] + widget["height"])
     ]
@@ -180,7 +204,7 @@ def test_the_dashboard_shows_what_the_handler_measures():
     assert measured["Dimensions"] == [["resource"]]
     variables = content(TEMPLATE)["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
     assert variables["STACK"] == {"Ref": "AWS::StackName"}, "which is the namespace"
-    lines = [line[-1] for each in dashboard("") for line in each["properties"].get("metrics", [])]
+    lines = [line[-1] for each in dashboard() for line in each["properties"].get("metrics", [])]
     asked = "\n".join(line["expression"] for line in lines if "expression" in line)
     searches = re.findall(r"""^SEARCH\('\{"Store",resource\} MetricName="(\w+)"', '(\w+)'\)$""", asked, re.M)
     assert searches == [("requests", "Sum"), ("errors", "Sum"), ("ms", "p99")]
@@ -188,7 +212,7 @@ def test_the_dashboard_shows_what_the_handler_measures():
 
 
 def test_the_log_widget_asks_for_what_the_lines_have():
-    (query,) = [each["properties"]["query"] for each in dashboard("") if each["type"] == "log"]
+    (query,) = [each["properties"]["query"] for each in dashboard() if each["type"] == "log"]
     source, fields, condition, order, limit = query.split(" | ")
     assert (source, order, limit) == ("SOURCE 'LogGroup'", "sort @timestamp desc", "limit 20")
     assert condition == (
@@ -304,7 +328,7 @@ def test_a_parameter_goes_to_each_template_that_has_it(engine, fake, capsys):
     given = {"Store": "both", "StoreUrl": url, "RequestBurst": "7", "Fails": "false"}
     assert parameters(engine, "both-fake") == given
     email = {"AlarmEmail": "who@example.com"}
-    assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false"} | email
+    assert parameters(engine, "both-alarms") == {"Store": "both", "WatchTable": "false", "Search": "false"} | email
     assert had["DashboardName"] == "both-alarms-us-east-1"
     capsys.readouterr()
     show.show(had, TEMPLATE)
@@ -431,6 +455,163 @@ def test_status_shows_the_add_ons_and_where_the_page_is(engine, fake, capsys):
     addons.teardown("looked", TEMPLATE, export=False)
 
 
+# --- The add-on search
+
+
+@pytest.fixture
+def searching(fake, monkeypatch):
+    """Let there be the add-ons `search` and `alarms`, in this process."""
+    monkeypatch.setattr(addons, "ADDONS", {"alarms": ALARMS, "search": SEARCH})
+
+
+def not_made(name):
+    return f"not made yet, so that searches read all links: make reindex STACK={name}"
+
+
+@HERE
+@pytest.mark.parametrize("named", [["alarms", "search"], ["search", "alarms"]])
+def test_the_alarms_watch_the_add_on_search_if_it_is_there(engine, searching, named):
+    addons.deploy("heard", TEMPLATE, named, {})
+    ids, watching = resource_ids(engine, "heard-search"), resource_ids(engine, "heard-alarms")
+    alarms = {each["AlarmName"]: each for each in aws(engine, "cloudwatch", "describe-alarms")["MetricAlarms"]}
+    dimensions = {name: alarms[watching[name]]["Dimensions"] for name in ("StreamAlarm", "QueueAlarm")}
+    assert dimensions == {
+        "StreamAlarm": [{"Name": "FunctionName", "Value": ids["Function"]}],
+        "QueueAlarm": [{"Name": "QueueName", "Value": ids["Queue"].split("/")[-1]}],
+    }
+    shown = aws(engine, *"cloudwatch get-dashboard --dashboard-name heard-alarms-us-east-1".split())
+    listed = json.loads(shown["DashboardBody"])["widgets"][0]["properties"]["alarms"]
+    assert {alarms[watching[name]]["AlarmArn"] for name in dimensions} < set(listed)
+    with pytest.raises(
+        stack.StackError, match="^Nothing is deleted: heard-alarms uses what stack heard-search exports"
+    ):
+        addons.teardown("heard-search", SEARCH)
+    addons.teardown("heard", TEMPLATE, export=False)
+
+
+@HERE
+def test_alarms_that_come_later_watch_it_too_and_others_do_not(engine, searching):
+    addons.deploy("later", TEMPLATE, ["alarms"], {})
+    assert parameters(engine, "later-alarms")["Search"] == "false"
+    assert "StreamAlarm" not in resource_ids(engine, "later-alarms")
+    addons.deploy("later", TEMPLATE, ["search"], {})
+    assert parameters(engine, "later-alarms")["Search"] == "false", "what is not named is left alone"
+    addons.deploy("later", TEMPLATE, ["alarms"], {})
+    assert parameters(engine, "later-alarms")["Search"] == "true"
+    addons.teardown("later", TEMPLATE, export=False)
+
+
+@HERE
+def test_the_add_on_search_goes_after_the_alarms_whatever_their_names(engine, searching, capsys):
+    addons.deploy("between", TEMPLATE, [], {})
+    create(engine, "a-finder", SEARCH, {"Store": "between"})
+    create(engine, "bells", ALARMS, {"Store": "between", "WatchTable": "false", "Search": "true"})
+    capsys.readouterr()
+    addons.teardown("between", TEMPLATE, export=False)
+    deleted = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Deleting")]
+    assert deleted == [f"Deleting stack {name} {here(engine)}" for name in ("bells", "a-finder", "between")]
+
+
+@HERE
+def test_the_index_of_an_empty_store_is_made_from_the_start(engine, searching, capsys):
+    had = addons.deploy("fresh", TEMPLATE, ["search"], {})
+    assert "The index of tags" not in capsys.readouterr().out
+    with http_api(engine, had["APIUrl"]) as api:
+        record = api.post("https://example.com", tags=["found"])
+        eventually(lambda: api.all("/tags") == [{"tag": "found", "count": 1}], "the count of a tag")
+        assert api.all("/link?tag=found") == [record]
+    addons.show_status("fresh")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("Add-on       fresh-search, CREATE_COMPLETE") + 1] == "Index        made"
+    assert not any(line.startswith("Messages") for line in lines)
+    addons.teardown("fresh", TEMPLATE, export=False)
+
+
+@HERE
+def test_who_had_links_before_is_told_how_to_make_the_index(engine, searching, capsys):
+    had = addons.deploy("full", TEMPLATE, [], {})
+    with http_api(engine, had["APIUrl"]) as api:
+        for n in range(101):  # more than come at once from the stream
+            api.post(f"https://example.com/{n}")
+    capsys.readouterr()
+    addons.deploy("full", TEMPLATE, ["search"], {})
+    assert capsys.readouterr().out.splitlines()[-1] == f"The index of tags and words is {not_made('full')}"
+    for name in ("full", "full-search"):
+        addons.show_status(name)
+        assert f"\nIndex        {not_made('full')}\n" in capsys.readouterr().out
+    follow = {"UUID": resource_ids(engine, "full-search")["Mapping"], "Enabled": False}
+    boto3.client("lambda").update_event_source_mapping(**follow)
+    addons.show_status("full")
+    said = "not kept up, as the stream is not followed: make reindex STACK=full"
+    assert f"\nIndex        {said}\n" in capsys.readouterr().out
+    reindex.reindex("full")
+    addons.show_status("full")
+    assert "\nIndex        made\n" in capsys.readouterr().out
+    addons.teardown("full", TEMPLATE, export=False)
+
+
+@HERE
+def test_status_and_logs_tell_of_what_could_not_be_followed(engine, searching, monkeypatch, capsys):
+    addons.deploy("behind", TEMPLATE, ["search"], {})
+    ids = resource_ids(engine, "behind-search")
+    boto3.client("sqs").send_message(QueueUrl=ids["Queue"], MessageBody="{}")
+    where = {"logGroupName": ids["LogGroup"], "logStreamName": "as Lambda's runtime writes it"}
+    boto3.client("logs").create_log_stream(**where)
+    line = {"timestamp": int(time.time() * 1000), "message": json.dumps(LOG["raised"])}
+    boto3.client("logs").put_log_events(**where, logEvents=[line])
+    capsys.readouterr()
+    addons.show_status("behind")
+    shown = capsys.readouterr().out
+    assert "\nMessages     1 in the queue of behind-search: docs/operate.md says what to do\n" in shown
+    assert shown.endswith("ValueError: no such thing\n") and "  behind-search: " in shown.splitlines()[-1]
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack, "pause", stop)
+    with pytest.raises(KeyboardInterrupt):
+        addons.follow_logs("behind")
+    assert re.search(" UTC  behind-search: .*no such thing", capsys.readouterr().out)
+    addons.teardown("behind", TEMPLATE, export=False)
+
+
+@HERE
+def test_an_index_whose_function_fails_is_not_known(engine, searching, monkeypatch):
+    addons.deploy("hurt", TEMPLATE, ["search"], {})
+    there = stack.describe(client(engine), "hurt-search")
+    aws(engine, "dynamodb", "delete-table", "--table-name", resource_ids(engine, "hurt-search")["Index"])
+    aws(engine, "lambda", "update-function-configuration", "--function-name", "hurt-search", "--memory-size", "640")
+    said = looking.index_of(there)
+    assert said == "not known, as its function fails, and its log says why: make logs STACK=hurt"
+    aws(engine, "lambda", "delete-function", "--function-name", "hurt-search")
+    assert looking.index_of(there).startswith("not known: An error occurred (ResourceNotFoundException)")
+    addons.teardown("hurt", TEMPLATE, export=False)
+
+
+@HERE
+def test_teardown_exports_visits_but_no_index(engine, searching, tmp_path, capsys):
+    had = addons.deploy("gone", TEMPLATE, ["search"], {})
+    ids = resource_ids(engine, "gone-search")
+    with http_api(engine, had["APIUrl"]) as api:
+        record = api.post("https://example.com", tags=["tag"])
+        assert api.send("GET", f"/go/{record['link_id']}", {}, None).status_code == 302
+    scan = lambda: boto3.client("dynamodb").scan(TableName=ids["Visits"])["Items"]
+    eventually(scan, "the day of a visit")
+    capsys.readouterr()
+    addons.teardown("gone", TEMPLATE)
+    links, visits = sorted(tmp_path.glob("*.jsonl"), key=lambda path: path.name, reverse=True)
+    assert re.fullmatch(r"links-gone-\d{8}T\d{6}Z\.jsonl", links.name)
+    assert re.fullmatch(r"gone-search-Visits-\d{8}T\d{6}Z\.jsonl", visits.name)
+    (day,) = map(json.loads, visits.read_text().splitlines())
+    assert day["life"] == f"{record['link_id']} {record['created_at']}"
+    assert (day["visits_before"], day["visits_after"]) == (0, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{visits.name} has the items, 1" in lines
+    deleted = [line for line in lines if line.startswith("Deleting")]
+    assert deleted == [f"Deleting stack {name} {here(engine)}" for name in ("gone-search", "gone")]
+    assert f"{ids['Visits']}$DeletedTableBackup" in lines[-1] and ids["Index"] not in lines[-1]
+
+
 # --- The commands
 
 
@@ -445,7 +626,7 @@ def test_make_deploys_the_add_ons_that_are_named(engine, tmp_path):
     assert re.findall("^Stack (.*) is up to date$", printed, re.M) == ["made-so"]
     assert "page" not in printed
     code, printed = make(engine, "deploy", "STACK=made-so", "ADDONS=pages")
-    assert (code, printed.splitlines()[0]) == (2, "There is no add-on pages; there are alarms, page.")
+    assert (code, printed.splitlines()[0]) == (2, "There is no add-on pages; there are alarms, page, search.")
     assert "Add-on       made-so-page, CREATE_COMPLETE" in make(engine, "status", "STACK=made-so")[1]
     assert make(engine, "teardown", "STACK=made-so", "EXPORT=no")[0] == 0
     for name in ("made-so", "made-so-page", "made-so-alarms"):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from botocore.httpsession import URLLib3Session
 
-import cost
+import loading
 from conftest import ROOT, Api, plain, proxy_response, recorded
 from faults import WIRE, proxy
 
@@ -177,7 +177,7 @@ def table(template, handler, engine, monkeypatch):
     names = ("aws_access_key_id", "aws_secret_access_key")
     keys = {name: settings[name] for name in names} | {"region_name": settings["aws_default_region"]}
     with contextlib.closing(boto3.client("dynamodb", endpoint_url=settings["aws_endpoint_url"], **keys)) as direct:
-        with cost.table_of(plain(template), direct, "links"), proxy(settings["aws_endpoint_url"]) as url:
+        with loading.table_of(plain(template), direct, "links"), proxy(settings["aws_endpoint_url"]) as url:
             monkeypatch.setattr(handler, "ENDPOINT", url)
             yield direct
 

@@ -21,7 +21,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamReset
 
 import local
-from conftest import chromium, free_port
+from conftest import chromium, create, create_stack, eventually, free_port, http_api, named, outputs
 
 EXAMPLE = "https://example.com/a"
 RESET = "/_ministack/reset"
@@ -483,3 +483,20 @@ def test_only_this_machine_is_listened_to(engine):
     port = int(at(engine).rsplit(":", 1)[1])
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.2", port)) != 0
+
+
+# --- What is saved
+
+
+def test_functions_follow_what_changes_after_a_new_start(tmp_path):
+    """The engine saves how far a stream was read, but not the stream, and would wait until that is as long again."""
+    port, store = free_port(), named("restarted")
+    for round in range(2):
+        with local.engine(port, tmp_path) as running:
+            if not round:
+                create_stack(running, store)
+                create(running, f"{store}-search", "addons/search.yml", {"Store": store})
+            with http_api(running, outputs(running, store)["APIUrl"]) as api:
+                assert len(api.all("/tags")) == round
+                api.post(f"{EXAMPLE}/{round}", tags=[f"tag-{round}"])
+                eventually(lambda: len(api.all("/tags")) == round + 1, "the tag in the index")  # noqa: B023

@@ -86,6 +86,13 @@ def test_the_readme_is_short():
     assert README.count("\n") <= 200
 
 
+def test_the_sizes_of_the_templates_are_in_the_readme():
+    """In thousands of bytes; `make check` prints them exactly."""
+    (told,) = re.findall(r"the store has (\d+) KB, the page (\d+),\s+search (\d+), alarms (\d+)\.", README)
+    paths = ("setupapidb.yml", "addons/page.yml", "addons/search.yml", "addons/alarms.yml")
+    assert [round((ROOT / path).stat().st_size, -3) // 1000 for path in paths] == [*map(int, told)]
+
+
 def test_each_document_is_in_the_readme():
     there = {path for path in DOCUMENTS if not path.endswith("README.md")}
     assert there <= set(re.findall(r"\]\(([\w./]+)", README))

@@ -1,5 +1,6 @@
 """The whole stack on the local engine: what the gateway, IAM and CloudFormation do around the handler."""
 
+import itertools
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ import pytest
 from conftest import (
     TEMPLATE,
     aws,
+    client,
+    create,
     create_stack,
     delete_stack,
     eventually,
@@ -126,39 +129,120 @@ def rights(document):
         yield right, {"Version": document["Version"], "Statement": rest}
 
 
-def test_the_role_has_no_right_too_many(engine):
-    with http_api(engine, create_stack(engine, named("rights"))) as api:
-        role = resource_ids(engine, named("rights"))["Role"]
-        name, whole = policy_of(engine, role)
+def every_right_is_needed(engine, role, probes, least=()):
+    """Take each right off a role, but those that begin with one of `least`; its probe must fail then, and not before.
 
-        def put(document):
-            command = f"iam put-role-policy --role-name {role} --policy-name {name}"
-            aws(engine, *command.split(), "--policy-document", json.dumps(document))
+    `probes` has for each right, an action and the end of a resource, a function that returns whether a use succeeds.
+    """
+    name, whole = policy_of(engine, role)
 
-        path = f"/link/{api.post(GOOGLE)['link_id']}"
-        probes = {
-            ("dynamodb:PutItem", "table"): ("POST", "/link", {"link": GOOGLE}),
-            ("dynamodb:UpdateItem", "table"): ("PATCH", path, {"title": "T"}),
-            ("dynamodb:Query", "table"): ("GET", path),
-            ("dynamodb:Query", "newest"): ("GET", "/link"),
-            ("dynamodb:Query", "changed"): ("GET", "/link?since=2026-01-01T00:00:00Z"),
-        }
-        tried = []
-        for right, rest in rights(whole):
-            if right["Action"].startswith("logs:"):
-                continue  # the engine writes the log itself; test_template.py looks at these
-            tried.append((right["Action"], right["Resource"].partition("/index/")[2] or "table"))
+    def put(document):
+        command = f"iam put-role-policy --role-name {role} --policy-name {name}"
+        aws(engine, *command.split(), "--policy-document", json.dumps(document))
 
-            def probed(status):
+    tried = []
+    for right, rest in rights(whole):
+        if right["Action"].startswith(least):
+            continue
+        probe = next(
+            probe for key, probe in probes.items() if right["Action"] == key[0] and right["Resource"].endswith(key[1])
+        )
+        tried.append(probe)
+        put(rest)
+        eventually(lambda probe=probe: not probe(), f"a need of {right}")
+        put(whole)
+        eventually(probe, f"what {right} gives")
+    assert sorted(map(id, tried)) == sorted(map(id, probes.values())), "no probe is for nothing"
+
+
+def test_the_roles_have_no_right_too_many(engine):
+    store, search = named("rights"), named("rights-search")
+    with http_api(engine, create_stack(engine, store)) as api:
+        create(engine, search, "addons/search.yml", {"Store": store})
+        path, ids = f"/link/{api.post(GOOGLE)['link_id']}", resource_ids(engine, store)
+        searching = resource_ids(engine, search)
+
+        def answers(*request):
+            def probe():
                 api("POST", "/link", {"link": GOOGLE})
-                return api(*probes[tried[-1]]).status_code // 100 == status
+                return api(*request).status_code // 100 == 2
 
-            put(rest)
-            eventually(lambda: probed(5), f"a need of {right}")
-            put(whole)
-            eventually(lambda: probed(2))
-        assert sorted(tried) == sorted(probes)
-    delete_stack(engine, named("rights"))
+            return probe
+
+        probes = {
+            ("dynamodb:PutItem", ids["Table"]): answers("POST", "/link", {"link": GOOGLE}),
+            ("dynamodb:UpdateItem", ids["Table"]): answers("PATCH", path, {"title": "T"}),
+            ("dynamodb:Query", ids["Table"]): answers("GET", path),
+            ("dynamodb:Query", "/index/newest"): answers("GET", "/link"),
+            ("dynamodb:Query", "/index/changed"): answers("GET", "/link?since=2026-01-01T00:00:00Z"),
+            ("lambda:InvokeFunction", f":{search}"): answers("GET", path + "/visits"),
+        }
+        # The engine writes the log itself; test_template.py looks at these.
+        every_right_is_needed(engine, ids["Role"], probes, least=("logs:",))
+        every_right_is_needed(engine, searching["Role"], probes_of_search(engine, ids, searching), LEFT_TO_THE_ENGINE)
+        delete_stack(engine, search)
+    delete_stack(engine, store)
+
+
+# The engine reads the stream, sends messages and writes the log itself.
+LEFT_TO_THE_ENGINE = (
+    "logs:",
+    "sqs:",
+    *map("dynamodb:".__add__, ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")),
+)
+
+
+def probes_of_search(engine, ids, searching):
+    """Return probes of what the role of the add-on search, with these resources, may do for a store with those."""
+    count, lambdas, name = itertools.count(), client(engine, "lambda"), searching["Function"]
+    index = client(engine, "dynamodb", "resource").Table(searching["Index"])
+
+    def succeeds(*events, made=True):
+        """Hand events over to the function, which begins anew, while the index is marked as made or not."""
+
+        def probe():
+            mark = {"term": "made", "place": "made"}
+            index.put_item(Item=mark) if made else index.delete_item(Key=mark)
+            variables = lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+            variables |= {"PROBE": str(next(count))}
+            lambdas.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+            lambdas.get_waiter("function_updated_v2").wait(FunctionName=name)
+            answers = [lambdas.invoke(FunctionName=name, Payload=json.dumps(event)) for event in events]
+            return not any("FunctionError" in answer for answer in answers)
+
+        return probe
+
+    def link(number, **more):
+        fields = {"link_id": f"l{number}", "link": "see url", "url": GOOGLE, "created_at": "2026-01-01T00:00:00.000Z"}
+        return {name: {"S": value} for name, value in fields.items()} | more
+
+    def changed(old, new):
+        return {"Records": [{"dynamodb": {"OldImage": old, "NewImage": new}}]}
+
+    def tags(*names):
+        return {"tags": {"L": [{"S": name} for name in names]}}
+
+    def visits(number):
+        when = "2026-01-01T00:00:00.000Z"
+        return {"visits": {"N": str(number)}, "visited_at": {"S": when}, "visit": {"S": str(number)}}
+
+    asked = {"question": "links", "words": [], "others": [], "count": 10, "cursor": None}
+    tagged, untagged = changed({}, link(1, **tags("a"))), changed(link(1, **tags("a")), {})
+    visited, gone = changed(link(2), link(2, **visits(1))), changed(link(2, **visits(1)), {})
+    days = searching["Visits"]
+    return {
+        ("dynamodb:BatchGetItem", index.name): succeeds(asked | {"tags": ["a", "b"]}),
+        ("dynamodb:BatchWriteItem", index.name): succeeds(changed({}, link(3, title={"S": "word"}))),
+        ("dynamodb:DeleteItem", index.name): succeeds(tagged, untagged),
+        ("dynamodb:PutItem", index.name): succeeds(untagged, tagged),
+        ("dynamodb:Query", index.name): succeeds({"question": "tags", "cursor": None}),
+        ("dynamodb:UpdateItem", index.name): succeeds(untagged, tagged),
+        ("dynamodb:DeleteItem", days): succeeds(visited, gone),
+        ("dynamodb:Query", days): succeeds(gone),
+        ("dynamodb:UpdateItem", days): succeeds(gone, visited),
+        ("dynamodb:BatchGetItem", ids["Table"]): succeeds(tagged, asked | {"tags": ["a"]}),
+        ("dynamodb:Query", "/index/newest"): succeeds({"question": "made", "cursor": None}, made=False),
+    }
 
 
 def test_the_log_group_of_the_stack_gets_a_line_a_request(engine, api):

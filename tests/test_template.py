@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import yaml
+from cfnlint.decode import decode
 
 import embed
 from conftest import ROOT, TEMPLATE, plain
@@ -50,13 +51,14 @@ def test_outputs_are_described(template):
 
 
 def test_what_add_ons_import_is_exported(template):
-    """By the name of the stack, of which there is one in a region."""
+    """By the name of the store's stack, of which there is one in a region; some of it by another add-on."""
     exported = {name for name, output in template["Outputs"].items() if "Export" in output}
     for name in exported:
         assert template["Outputs"][name]["Export"] == {"Name": {"Fn::Sub": f"${{AWS::StackName}}-{name}"}}
     imported = set()
     for addon in sorted(ROOT.glob("addons/*.yml")):
-        imported |= set(re.findall(r"\$\{Store\}-(\w+)", addon.read_text()))
+        imported |= set(re.findall(r'Fn::ImportValue: !Sub "?\$\{Store\}-(\w+)', addon.read_text()))
+        exported |= set(re.findall(r'Export: \{Name: !Sub "\$\{Store\}-(\w+)"', addon.read_text()))
     assert imported == exported
 
 
@@ -175,6 +177,17 @@ def test_the_version_is_typed_once(template):
     assert TEMPLATE.read_text().count(version) == 1
 
 
+def test_all_that_is_released_has_the_version_of_the_store(template):
+    version = template["Mappings"]["Apidb"]["Version"]["Number"]
+    others = [*ROOT.glob("addons/*.yml"), *ROOT.glob("stacks/*.yml")]
+    said = {path.name: decode(str(path))[0]["Metadata"]["Version"] for path in others}
+    contract = yaml.safe_load((ROOT / "openapi.yml").read_text())
+    (health,) = re.findall(r"\{version: ([\d.]+)\}", (ROOT / "openapi.yml").read_text())
+    newest = re.search(r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    said |= {"openapi.yml": contract["info"]["version"], "its example": health, "CHANGELOG.md": newest[1]}
+    assert said == dict.fromkeys(said, version)
+
+
 def test_the_url_assumes_no_partition(template):
     url = template["Outputs"]["APIUrl"]["Value"]["Fn::Sub"]
     assert url == "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${Stage}/link"
@@ -208,6 +221,7 @@ def test_the_table(resources):
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}  # which the add-on search follows
     # The local engine and moto delete nothing by it, and the handler does not wait for it.
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
@@ -256,6 +270,7 @@ def test_the_function_knows_its_stack(resources):
         "COUNT_VISITS": {"Ref": "CountVisits"},
         "ACCESS": {"Ref": "Access"},
         "ENDPOINT": {"Fn::Sub": "https://dynamodb.${AWS::Region}.${AWS::URLSuffix}"},
+        "LAMBDA": {"Fn::Sub": "https://lambda.${AWS::Region}.${AWS::URLSuffix}"},
     }
 
 
@@ -282,7 +297,9 @@ def test_the_role_has_the_actions_that_the_code_calls(resources):
     indexes = [{"Fn::Sub": f"${{Table.Arn}}/index/{name}"} for name in names]
     code = (ROOT / "handler" / "index.py").read_text()
     called = {f"dynamodb:{name}" for name in re.findall(r'"(\w+Item|Query|Scan)"', code)}
-    assert allowed.keys() == called | {"logs:CreateLogStream", "logs:PutLogEvents"}
+    assert allowed.keys() == called | {"lambda:InvokeFunction", "logs:CreateLogStream", "logs:PutLogEvents"}
+    (addon,) = allowed.pop("lambda:InvokeFunction")
+    assert addon["Fn::Sub"].endswith(":${AWS::Region}:${AWS::AccountId}:function:${AWS::StackName}-search")
     assert allowed.pop("dynamodb:Query") == [table, *indexes]
     for action, targets in allowed.items():
         assert targets == [log if action.startswith("logs:") else table]
