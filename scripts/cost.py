@@ -81,8 +81,15 @@ class Requests:
         kind.metrics = set().union(*map(metrics_of, lines))
 
     def store(self, numbers):
-        for number in numbers:
-            self.send("POST", "/link", record(number))
+        """Store typical links: the first by the handler, and copies of its item, as that takes a tenth of the time."""
+        index, client, (first, *others) = self.index, self.meter.client, map(record, numbers)
+        self.send("POST", "/link", first)
+        key = {"link_id": index.link_id_of(first["link"]), "link": first["link"]}
+        item = client.get_item(TableName=index.TABLE, Key=index.encode_all(key))["Item"]
+        for at in range(0, len(others), 25):  # the most of a batch
+            links = [fields | {"link_id": index.link_id_of(fields["link"])} for fields in others[at : at + 25]]
+            puts = [{"PutRequest": {"Item": item | index.encode_all(link)}} for link in links]
+            client.batch_write_item(RequestItems={index.TABLE: puts})
 
 
 def measured(template):

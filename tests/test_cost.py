@@ -248,15 +248,13 @@ def test_a_flood_by_hand(template):
 # --- What is printed
 
 
-@pytest.fixture(scope="module")
-def printed():
-    code, text, error = run()
-    assert (code, error) == (0, "")
-    return text
+@pytest.fixture
+def printed(kinds, data, template):
+    return cost.report(kinds, data, cost.Prices(data, template)) + "\n"
 
 
-def test_it_prints_the_same_each_time(printed, kinds, data, template):
-    assert printed == cost.report(kinds, data, cost.Prices(data, template)) + "\n"
+def test_it_prints_the_same_each_time(printed):
+    assert run() == (0, printed, "")
 
 
 def test_requests_are_in_the_order_of_their_price(printed):
